@@ -1,0 +1,79 @@
+# harborseal: `make` lists what there is.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools are built from source at pinned versions into a folder of the project; each file's name carries its version, so
+# that a new version here is built and an old one stays out of the way.
+TOOLS        := $(CURDIR)/.tools/bin
+GOLANGCI     := $(TOOLS)/golangci-lint-v2.15.0
+COSIGN_V2    := $(TOOLS)/cosign-v2.6.5
+COSIGN_V3    := $(TOOLS)/cosign-v3.1.3
+CRANE        := $(TOOLS)/crane-v0.22.1
+E2E_TOOLS    := $(COSIGN_V2) $(COSIGN_V3) $(CRANE)
+
+export HARBORSEAL_TEST_COSIGN_V2 := $(COSIGN_V2)
+export HARBORSEAL_TEST_COSIGN_V3 := $(COSIGN_V3)
+export HARBORSEAL_TEST_CRANE     := $(CRANE)
+export CGO_ENABLED ?= 1
+
+PKGS     := ./cmd/... ./pkg/... ./config/...
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## Build receiver and signer into bin/.
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/receiver ./cmd/signer
+
+.PHONY: demo
+demo: $(COSIGN_V2) ## Push images into an emulated Harbor and find them signed. KEEP=1 leaves it running.
+	@go run ./e2e/demo $(if $(KEEP),-keep)
+
+.PHONY: test
+test: ## Run the tests of all packages, with the race detector and in random order.
+	go test -race -shuffle=on $(PKGS)
+
+.PHONY: e2e
+e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them at a real Harbor.
+	go test -tags e2e -shuffle=on -count=1 -timeout 20m ./e2e/...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Run the linters, and check that generated and formatted files are up to date.
+	$(GOLANGCI) run ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (default 30s).
+	@go list -f '{{.Dir}}' $(PKGS) | while read -r dir; do \
+	  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | sed 's/^func //' | while read -r target; do \
+	    echo "== $$target ($${dir#$(CURDIR)/})"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir"; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: ## Measure; a table with rates and ratios.
+	@go run ./e2e/bench
+
+.PHONY: tools
+tools: $(GOLANGCI) $(E2E_TOOLS) ## Build the tools that lint and e2e need into .tools/bin.
+
+# $(call install,module path,name of the built program)
+define install
+	@echo "building $(notdir $@)" >&2
+	@mkdir -p $(TOOLS)/tmp-$(notdir $@)
+	@GOBIN=$(TOOLS)/tmp-$(notdir $@) GOFLAGS= CGO_ENABLED=0 go install $(1)
+	@mv $(TOOLS)/tmp-$(notdir $@)/$(2) $@ && rmdir $(TOOLS)/tmp-$(notdir $@)
+endef
+
+$(GOLANGCI):
+	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0,golangci-lint)
+$(COSIGN_V2):
+	$(call install,github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5,cosign)
+$(COSIGN_V3):
+	$(call install,github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3,cosign)
+$(CRANE):
+	$(call install,github.com/google/go-containerregistry/cmd/crane@v0.22.1,crane)

@@ -1,0 +1,132 @@
+package artifact
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind is what happened.
+type Kind string
+
+// The kinds of events. They are part of the ledger's vocabulary: a kind is added, never renamed.
+const (
+	Received Kind = "received" // Harbor reported a push
+	Signed   Kind = "signed"   // a signature verifies; How says whether it was made or found
+	Skipped  Kind = "skipped"  // not to be signed; Reason says why
+	Vanished Kind = "gone"     // no longer in Harbor
+	Failed   Kind = "failed"   // an attempt failed and will be repeated
+	Dead     Kind = "dead"     // given up; waits in the dead letters
+)
+
+// How a signature came to be known.
+type How string
+
+const (
+	// Made means that this service attached the signature in this attempt.
+	Made How = "made"
+	// Found means that a valid signature was there already.
+	Found How = "found"
+)
+
+// Event is one record of the ledger. Which fields are set beyond the head depends on its kind.
+type Event struct {
+	Version int `json:"v"`
+	// ID is the same for a repetition of the same fact: the ledger keeps the first.
+	ID            string    `json:"id"`
+	Kind          Kind      `json:"kind"`
+	Ref           Ref       `json:"ref"`
+	Time          time.Time `json:"time"`
+	Actor         string    `json:"actor,omitempty"`
+	Origin        Origin    `json:"origin"`
+	CorrelationID string    `json:"correlation_id"`
+
+	// Of received events. Pusher and PushedAt are the webhook's word; PushedAt has a resolution of one second. Tag is
+	// empty for a push by digest.
+	Tag      string     `json:"tag,omitempty"`
+	Pusher   string     `json:"pusher,omitempty"`
+	PushedAt *time.Time `json:"pushed_at,omitempty"`
+
+	// Of all that a signer records.
+	Lane      Lane   `json:"lane,omitempty"`
+	MediaType string `json:"media_type,omitempty"`
+	Parent    string `json:"parent,omitempty"`
+	// Children are the digests that an index names.
+	Children       []string `json:"children,omitempty"`
+	Attempts       uint64   `json:"attempts,omitempty"`
+	PolicyRevision string   `json:"policy_revision,omitempty"`
+	// Reason is from a closed set: a policy.Reason for skipped, a fault.Reason for failed and dead.
+	Reason string `json:"reason,omitempty"`
+	// Detail is for people: what exactly happened, and what to do. It holds nothing secret.
+	Detail string `json:"detail,omitempty"`
+
+	// Of signed events. SignatureDigest is the digest of the manifest that carries the signature.
+	How             How    `json:"how,omitempty"`
+	Format          string `json:"format,omitempty"`
+	KeyID           string `json:"key_id,omitempty"`
+	SignatureDigest string `json:"signature_digest,omitempty"`
+}
+
+// EventID derives an id of 32 hexadecimal digits from the parts that make a fact what it is. Parts are length-prefixed:
+// ("a", "bc") and ("ab", "c") differ.
+func EventID(kind Kind, ref Ref, parts ...string) string {
+	h := sha256.New()
+	for _, part := range append([]string{string(kind), ref.String()}, parts...) {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		h.Write(length[:])
+		h.Write([]byte(part))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// EncodeEvent gives the JSON form. The version is set to [Version].
+func EncodeEvent(e Event) ([]byte, error) {
+	e.Version = Version
+	if err := e.validate(); err != nil {
+		return nil, fmt.Errorf("encoding an event: %w", err)
+	}
+	return json.Marshal(e)
+}
+
+// DecodeEvent reads the JSON form of this version and older ones; unknown fields are ignored. The error is
+// [ErrNewerVersion] or says what is wrong.
+func DecodeEvent(data []byte) (Event, error) {
+	if err := checkVersion(data); err != nil {
+		return Event{}, fmt.Errorf("decoding an event: %w", err)
+	}
+	var e Event
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Event{}, fmt.Errorf("decoding an event: %w", err)
+	}
+	if err := e.validate(); err != nil {
+		return Event{}, fmt.Errorf("decoding an event: %w", err)
+	}
+	return e, nil
+}
+
+func (e Event) validate() error {
+	switch {
+	case e.ID == "":
+		return errors.New("field id is missing")
+	case e.Kind == "":
+		return errors.New("field kind is missing")
+	case e.Ref.IsZero():
+		return errors.New("field ref is missing")
+	case e.Time.IsZero():
+		return errors.New("field time is missing")
+	case e.CorrelationID == "":
+		return errors.New("field correlation_id is missing")
+	}
+	return nil
+}
+
+// Entry is an event with its place in the ledger.
+type Entry struct {
+	Seq   uint64
+	Event Event
+}
