@@ -6,6 +6,7 @@
 package policy
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -120,4 +121,9 @@ func IsGlob(pattern string) bool { return strings.ContainsAny(pattern, `*?[\\`) 
 func match(pattern, name string) bool {
 	matched, err := path.Match(pattern, name)
 	return err == nil && matched
+}
+
+// Policy is Lookup in the form that use cases ask for: theirs may come from elsewhere, wait and fail.
+func (s *Set) Policy(_ context.Context, project string) (Policy, error) {
+	return s.Lookup(project), nil
 }
