@@ -1,0 +1,259 @@
+package config
+
+import (
+	"strconv"
+	"time"
+)
+
+// The tags of the fields below are the whole schema:
+//
+//	key:"name"          the key in YAML; its path and its variable follow from it
+//	key:"name,file"     a path of a file that must be there when the program starts
+//	key:"name,path"     a path that the program makes itself
+//	default:"text"      the default, written as a variable would be
+
+// Receiver is the configuration of cmd/receiver.
+type Receiver struct {
+	Log      Log           `key:"log"`
+	Ops      Ops           `key:"ops"`
+	Harbor   HarborName    `key:"harbor"`
+	Projects []string      `key:"projects"`
+	HTTP     HTTP          `key:"http"`
+	Webhook  Webhook       `key:"webhook"`
+	API      API           `key:"api"`
+	Keys     []PublicKey   `key:"keys"`
+	Queue    ReceiverQueue `key:"queue"`
+	Ledger   Ledger        `key:"ledger"`
+	Egress   Egress        `key:"egress"`
+	Shutdown Shutdown      `key:"shutdown"`
+}
+
+// Signer is the configuration of cmd/signer.
+type Signer struct {
+	Log      Log      `key:"log"`
+	Ops      Ops      `key:"ops"`
+	Harbor   Harbor   `key:"harbor"`
+	Projects []string `key:"projects"`
+	Keys     []Key    `key:"keys"`
+	Sign     Sign     `key:"sign"`
+	Sweep    Sweep    `key:"sweep"`
+	Queue    Queue    `key:"queue"`
+	Egress   Egress   `key:"egress"`
+	Shutdown Shutdown `key:"shutdown"`
+}
+
+// Log says what is logged, and in which form.
+type Log struct {
+	// Level is one of trace, debug, info, warn, error.
+	Level string `key:"level" default:"info"`
+	// Format is one of auto, json, console.
+	Format string `key:"format" default:"auto"`
+}
+
+// Ops is the listener for health and metrics.
+type Ops struct {
+	Listen string `key:"listen" default:"127.0.0.1:9090"`
+}
+
+// HarborName is how Harbor is called.
+type HarborName struct {
+	// Name is this Harbor's name in the queue: the same in the receiver and in its signers.
+	Name string `key:"name" default:"default"`
+	// PublicHost is the host, with a port where it has one, that signatures and reports name.
+	PublicHost string `key:"public_host"`
+}
+
+// Harbor is how the signer reaches Harbor.
+type Harbor struct {
+	// Name is this Harbor's name in the queue: the same in the receiver and in its signers.
+	Name string `key:"name" default:"default"`
+	// URL is the origin that is dialled: scheme, host and port, nothing else.
+	URL string `key:"url"`
+	// PublicHost is the host, with a port where it has one, that signatures name; the host of URL if the file has none.
+	PublicHost string `key:"public_host"`
+	Username   string `key:"username"`
+	SecretFile string `key:"secret_file,file"`
+	// CAFile holds further authorities in PEM; empty for those of the system alone.
+	CAFile string `key:"ca_file,file"`
+	// UserAgent contains "cosign", because Harbor's pull policy lets nobody else read what is not signed yet; empty for
+	// the program's own.
+	UserAgent string `key:"user_agent"`
+	// Timeout bounds one request.
+	Timeout time.Duration `key:"timeout" default:"30s"`
+}
+
+// HTTP is the receiver's listener for webhooks and the API.
+type HTTP struct {
+	Listen string    `key:"listen" default:"127.0.0.1:8443"`
+	TLS    ServerTLS `key:"tls"`
+	// AllowPlainHTTP must be true where TLS has no certificate.
+	AllowPlainHTTP bool `key:"allow_plain_http" default:"false"`
+	// TrustedProxies are addresses and networks (CIDR) whose X-Forwarded-For is believed.
+	TrustedProxies []string `key:"trusted_proxies"`
+}
+
+// ServerTLS is the certificate of a listener; both or neither are set.
+type ServerTLS struct {
+	CertFile string `key:"cert_file,file"`
+	KeyFile  string `key:"key_file,file"`
+}
+
+// Enabled says whether there is a certificate.
+func (t ServerTLS) Enabled() bool { return t.CertFile != "" }
+
+// Webhook is what Harbor's calls must bring.
+type Webhook struct {
+	// SecretFiles hold one secret each; any of them is accepted.
+	SecretFiles []string `key:"secret_files,file"`
+	// OwnOperators are the names under which Harbor reports the pushes of our own signatures.
+	OwnOperators []string `key:"own_operators" default:"robot$harborseal"`
+}
+
+// API is who may ask for the report.
+type API struct {
+	// TokensFile holds hashed bearer tokens; empty if nobody may ask.
+	TokensFile string `key:"tokens_file,file"`
+}
+
+// KeyState is what a key may be used for.
+type KeyState string
+
+const (
+	// Active keys sign, and their signatures are valid.
+	Active KeyState = "active"
+	// VerifyOnly keys sign no more; the signatures that they made stay valid.
+	VerifyOnly KeyState = "verify-only"
+	// Revoked keys make no signature valid.
+	Revoked KeyState = "revoked"
+)
+
+// PublicKey is a key that the receiver tells others about.
+type PublicKey struct {
+	Name          string   `key:"name"`
+	PublicKeyFile string   `key:"public_key_file,file"`
+	State         KeyState `key:"state" default:"active"`
+}
+
+// Key is a key of the signer. The active one has File and PasswordFile, every other one PublicKeyFile.
+type Key struct {
+	Name          string   `key:"name"`
+	File          string   `key:"file,file"`
+	PasswordFile  string   `key:"password_file,file"`
+	PublicKeyFile string   `key:"public_key_file,file"`
+	State         KeyState `key:"state" default:"active"`
+}
+
+// Sign bounds the work of one signer.
+type Sign struct {
+	// Concurrency is how many digests are in work at once.
+	Concurrency int `key:"concurrency" default:"32"`
+	// MaxAge is for how long a request is tried before it becomes a dead letter.
+	MaxAge time.Duration `key:"max_age" default:"24h"`
+}
+
+// Sweep is the search for what no webhook told of.
+type Sweep struct {
+	Interval time.Duration `key:"interval" default:"5m"`
+	// PageSize is how many artifacts one request lists: 1 to 100.
+	PageSize int `key:"page_size" default:"100"`
+}
+
+// Queue is the connection to JetStream.
+type Queue struct {
+	// URLs are the servers, "nats://host:port" or "tls://host:port".
+	URLs            []string  `key:"urls"`
+	Username        string    `key:"username"`
+	PasswordFile    string    `key:"password_file,file"`
+	CredentialsFile string    `key:"credentials_file,file"`
+	TLS             ClientTLS `key:"tls"`
+	// Replicas is how many servers keep each stream: 1, 3 or 5.
+	Replicas int `key:"replicas" default:"1"`
+	// AckWait is after how long without a sign of life a request goes to another signer.
+	AckWait time.Duration `key:"ack_wait" default:"60s"`
+}
+
+// ReceiverQueue is [Queue] and the server that the receiver runs itself.
+type ReceiverQueue struct {
+	Queue
+	Embedded Embedded `key:"embedded"`
+}
+
+// ClientTLS is how a server is recognised, and how this client shows who it is.
+type ClientTLS struct {
+	CAFile   string `key:"ca_file,file"`
+	CertFile string `key:"cert_file,file"`
+	KeyFile  string `key:"key_file,file"`
+}
+
+// Enabled says whether anything is set, which asks for TLS.
+func (t ClientTLS) Enabled() bool { return t != ClientTLS{} }
+
+// Embedded is the NATS server in the receiver's own process.
+type Embedded struct {
+	// Enabled is true by default where Queue.URLs is empty.
+	Enabled bool `key:"enabled"`
+	// StoreDir is locked by the one receiver that uses it.
+	StoreDir string `key:"store_dir,path" default:"/var/lib/harborseal/nats"`
+	Listen   string `key:"listen" default:"127.0.0.1:4222"`
+	// MaxStore is the limit of all streams together; it must be below the size of the volume.
+	MaxStore Size `key:"max_store" default:"8GiB"`
+	// Users are who may connect: the signers.
+	Users []QueueUser `key:"users"`
+	TLS   QueueTLS    `key:"tls"`
+}
+
+// QueueUser is one who may connect to the embedded server.
+type QueueUser struct {
+	Name         string `key:"name"`
+	PasswordFile string `key:"password_file,file"`
+}
+
+// QueueTLS is the certificate of the embedded server.
+type QueueTLS struct {
+	CertFile string `key:"cert_file,file"`
+	KeyFile  string `key:"key_file,file"`
+	// ClientCAFile, where it is set, asks every client for a certificate of one of these authorities.
+	ClientCAFile string `key:"client_ca_file,file"`
+}
+
+// Enabled says whether there is a certificate.
+func (t QueueTLS) Enabled() bool { return t.CertFile != "" }
+
+// Ledger is the record of what happened.
+type Ledger struct {
+	SQLite SQLite `key:"sqlite"`
+	// MaxAge is for how long the stream keeps events.
+	MaxAge time.Duration `key:"max_age" default:"9600h"`
+	// MaxBytes is the limit of the stream; 0 for none of its own.
+	MaxBytes Size `key:"max_bytes" default:"0"`
+}
+
+// SQLite is the database that the report is read from. It can be deleted: it is made again from the stream.
+type SQLite struct {
+	Path string `key:"path,path" default:"/var/lib/harborseal/ledger.db"`
+}
+
+// Egress is what is kept of the connections that the program makes.
+type Egress struct {
+	// RecordFile gets a line for every destination; empty for none.
+	RecordFile string `key:"record_file,path"`
+}
+
+// Shutdown bounds the end of the program.
+type Shutdown struct {
+	// Drain is how long jobs in hand may take after SIGTERM.
+	Drain time.Duration `key:"drain" default:"20s"`
+}
+
+// Size is a number of bytes.
+type Size int64
+
+// String writes the largest binary unit that divides the size, such as "8GiB".
+func (s Size) String() string {
+	for _, u := range units() {
+		if n := int64(s); n != 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(s), 10)
+}

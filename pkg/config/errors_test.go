@@ -1,0 +1,229 @@
+package config_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/harborseal/harborseal/pkg/config"
+)
+
+func problemsOf(err error) []string {
+	if err == nil {
+		return nil
+	}
+	_, list, _ := strings.Cut(err.Error(), "\n")
+	return strings.Split(list, "\n")
+}
+
+func TestSignerProblems(t *testing.T) {
+	const key = "keys: [{name: k1, file: k, password_file: p}]\n"
+	const rest = "harbor: {url: 'http://h', username: u, secret_file: s}\nqueue: {urls: ['nats://q']}\n"
+	for _, c := range []struct {
+		name, content string
+		want          []string
+	}{
+		{"nothing at all", "", []string{
+			"harbor.url: is required", "harbor.username: is required", "harbor.secret_file: is required",
+			"keys: want exactly one key whose state is active, have 0", "queue.urls: is required",
+		}},
+		{
+			"everything at once", `
+harbor: {url: ftp://h, usernam: x, timeout: 5, username: 7, secret_file: [a]}
+log: {level: loud, format: xml}
+ops: {listen: localhost}
+sign: {concurrency: "32", max_age: 1 day}
+sweep: {interval: 1ms, page_size: 101}
+keys: text
+queue: [nats://q]
+projects: {a: b}
+bogus: {deep: er}
+shutdown: {drain: -5s}
+`,
+			[]string{
+				"harbor.username: want text; put numbers and the like into quotes",
+				"harbor.secret_file: want text; put numbers and the like into quotes",
+				"harbor.timeout: want a duration such as 90s, 5m or 24h",
+				"harbor.usernam: unknown key",
+				"projects: want a list of texts",
+				"keys: want a list of mappings",
+				"sign.concurrency: want a whole number",
+				"sign.max_age: want a duration such as 90s, 5m or 24h",
+				"queue: want a mapping of keys",
+				"bogus: unknown key",
+				"log.level: want one of trace, debug, info, warn, error",
+				"log.format: want one of auto, json, console",
+				"ops.listen: want host:port, such as 127.0.0.1:8443 or :8443",
+				"harbor.url: want an address such as https://harbor.example.com",
+				"sweep.interval: want 1s to 24h0m0s",
+				"sweep.page_size: want 1 to 100",
+				"shutdown.drain: want 1s to 10m0s",
+			},
+		},
+		{"two active keys", rest + "keys: [{name: a, file: k, password_file: p}, {name: a, file: k, password_file: p}]\n", []string{
+			"keys[1].name: is the name of an earlier entry as well",
+			"keys: want exactly one key whose state is active, have 2",
+		}},
+		{"keys of all sorts", rest + `keys:
+  - {name: a, file: k, public_key_file: x}
+  - {name: b, file: k, state: verify-only}
+  - {state: revoked}
+  - {name: d, state: retired, public_key_file: x}
+  -
+  - 5
+  - {name: f, stat: x, state: revoked, public_key_file: x}
+`, []string{
+			"keys[4]: want a mapping of keys",
+			"keys[5]: want a mapping of keys",
+			"keys[6].stat: unknown key",
+			"keys[0].password_file: is required",
+			"keys[0].public_key_file: belongs to keys that do not sign; an active key brings its own public key",
+			"keys[1].file: belongs to the active key alone; this one needs its public_key_file",
+			"keys[2].name: is required",
+			"keys[2].public_key_file: is required",
+			"keys[3].state: want one of active, verify-only, revoked",
+		}},
+		{"addresses", key + `
+harbor: {url: 'https://u:hunter2@h/', username: u, secret_file: s, public_host: 'https://h', user_agent: curl}
+queue: {urls: ['nats://u:hunter2@q', 'q:4222', 'nats://q/x', 'nats://q:port', '', 'nats://q:']}
+`, []string{
+			"harbor.url: must not carry credentials: username and secret_file are keys of their own",
+			"harbor.public_host: want a host as image names have it, such as harbor.example.com or harbor.example.com:8443",
+			`harbor.user_agent: want the word "cosign" in it: Harbor's pull policy lets nobody else read what is not signed yet`,
+			"queue.urls[0]: must not carry credentials: username, password_file and credentials_file are keys of their own",
+			"queue.urls[1]: want an address such as nats://nats.example.com:4222 or tls://nats.example.com:4222",
+			"queue.urls[2]: want scheme, host and port alone",
+			"queue.urls[3]: want an address such as nats://nats.example.com:4222 or tls://nats.example.com:4222",
+			"queue.urls[4]: want an address such as nats://nats.example.com:4222 or tls://nats.example.com:4222",
+			"queue.urls[5]: want an address such as nats://nats.example.com:4222 or tls://nats.example.com:4222",
+		}},
+		{"Harbor below a path", key + "harbor: {url: 'https://h/harbor', username: u, secret_file: s}\nqueue: {urls: ['nats://q']}\n", []string{
+			"harbor.url: want scheme and host alone: Harbor is not served below a path",
+		}},
+		{"halves of pairs", key + `
+harbor: {url: 'http://h', username: u, secret_file: s, name: Ä}
+queue: {urls: ['nats://q'], username: u, credentials_file: c, replicas: 2, ack_wait: 2h, tls: {key_file: k}}
+projects: [Shop, 'team-*', '[', '']
+`, []string{
+			"harbor.name: want 1 to 32 of a-z, 0-9 and -",
+			"projects[0]: want the name of a Harbor project, or a glob such as team-*",
+			"projects[2]: want the name of a Harbor project, or a glob such as team-*",
+			"projects[3]: want the name of a Harbor project, or a glob such as team-*",
+			"queue.credentials_file: exclude queue.username: set one of them",
+			"queue.password_file: is required beside username",
+			"queue.tls.cert_file: is required beside key_file",
+			"queue.replicas: want 1, 3 or 5",
+			"queue.ack_wait: want 1s to 1h0m0s",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.LoadSigner(write(t, c.content), nil)
+			if got := problemsOf(err); !slices.Equal(got, c.want) {
+				t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(c.want, "\n  "))
+			}
+		})
+	}
+}
+
+func TestReceiverProblems(t *testing.T) {
+	const plain = "http: {allow_plain_http: true}\nharbor: {public_host: h}\n"
+	const hook = "webhook: {secret_files: [s]}\n"
+	for _, c := range []struct {
+		name, content string
+		want          []string
+	}{
+		{"nothing at all", "---\n", []string{
+			"harbor.public_host: is required",
+			"http.tls: cert_file and key_file are required, unless http.allow_plain_http is true",
+			"webhook.secret_files: want at least one entry",
+			"queue.embedded.users: want at least one, for the signers",
+		}},
+		{"half a certificate", hook + "http: {tls: {cert_file: c}, trusted_proxies: [10.0.0.0/8, '::1', proxy]}\nharbor: {public_host: h:x}\n" +
+			"queue: {urls: ['nats://q']}\n", []string{
+			"harbor.public_host: want a host as image names have it, such as harbor.example.com or harbor.example.com:8443",
+			"http.tls.key_file: is required beside cert_file",
+			"http.trusted_proxies[2]: want an address or a network, such as 10.1.2.3 or 10.0.0.0/8",
+		}},
+		{"embedded and others", hook + plain + "queue: {urls: ['nats://q'], replicas: 3, embedded: {enabled: true, max_store: 1MiB, store_dir: ' '," +
+			" users: [{name: a}, {name: a, password_file: p}], tls: {client_ca_file: c}}}\nledger: {max_bytes: 2MiB, max_age: 1m, sqlite: {path: ''}}\n", []string{
+			"queue.urls: exclude queue.embedded.enabled: the receiver runs its own server, or uses others",
+			"queue.replicas: want 1: the embedded server is alone",
+			"queue.embedded.store_dir: is required",
+			"queue.embedded.max_store: want at least 64MiB",
+			"queue.embedded.tls.client_ca_file: needs cert_file and key_file",
+			"queue.embedded.users[0].password_file: is required",
+			"queue.embedded.users[1].name: is the name of an earlier entry as well",
+			"ledger.sqlite.path: is required",
+			"ledger.max_age: want 1h0m0s to 876000h0m0s",
+			"ledger.max_bytes: want no more than queue.embedded.max_store",
+		}},
+		{"no queue", hook + plain + "queue: {embedded: {enabled: false}}\n", []string{
+			"queue.urls: is required where queue.embedded.enabled is false",
+		}},
+		{"sizes", hook + plain + "queue: {urls: ['nats://q'], embedded: {max_store: 8GB}}\nledger: {max_bytes: 1.5GiB}\n", []string{
+			"queue.embedded.max_store: want a size such as 8GiB, 512MiB or a number of bytes",
+			"ledger.max_bytes: want a size such as 8GiB, 512MiB or a number of bytes",
+		}},
+		{"negative size", hook + plain + "queue: {urls: ['nats://q']}\nledger: {max_bytes: -1}\n", []string{
+			"ledger.max_bytes: want a size such as 8GiB, 512MiB or a number of bytes",
+		}},
+		{"size beyond int64", hook + plain + "queue: {urls: ['nats://q']}\nledger: {max_bytes: 9000000TiB}\n", []string{
+			"ledger.max_bytes: want a size such as 8GiB, 512MiB or a number of bytes",
+		}},
+		{"keys", hook + plain + "queue: {urls: ['nats://q']}\nkeys: [{}, {name: a, public_key_file: p, file: k}]\n", []string{
+			"keys[1].file: unknown key",
+			"keys[0].name: is required",
+			"keys[0].public_key_file: is required",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.LoadReceiver(write(t, c.content), nil)
+			if got := problemsOf(err); !slices.Equal(got, c.want) {
+				t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(c.want, "\n  "))
+			}
+		})
+	}
+}
+
+func TestEntriesFromVariables(t *testing.T) {
+	for _, c := range []struct {
+		name, content, variable, want string
+	}{
+		{"a gap", minimalSigner, "HARBORSEAL_KEYS_2_FILE", "keys[2]: a variable names this entry, but the list ends before it"},
+		{"over what is no list", strings.Replace(minimalSigner, "keys: [", "keys: 5 #[", 1), "HARBORSEAL_KEYS_0_FILE", "keys: want a list of mappings"},
+		{"over what is no mapping", strings.Replace(minimalSigner, "keys: [", "keys: [5, ", 1), "HARBORSEAL_KEYS_0_FILE", "keys[0]: want a mapping of keys"},
+		{"below what is no mapping", minimalSigner + "sign: 5\n", "HARBORSEAL_SIGN_CONCURRENCY", "sign: want a mapping of keys"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := config.LoadSigner(write(t, c.content), []string{c.variable + "=1"})
+			if got := problemsOf(err); !slices.Contains(got, c.want) {
+				t.Errorf("got\n  %s\nwant among them\n  %s", strings.Join(got, "\n  "), c.want)
+			}
+		})
+	}
+}
+
+func TestBrokenYAML(t *testing.T) {
+	for _, c := range []struct {
+		name, content, want string
+	}{
+		{"text at the top", "hunter2\n", "want a mapping of keys at the top"},
+		{"list at the top", "[hunter2]\n", "want a mapping of keys at the top"},
+		{"two documents", minimalSigner + "---\nlog: {}\n", "want one YAML document; there is something after it"},
+		{"a key twice", "log: {}\nlog: {}\n", `line 2: mapping key "log" already defined at line 1`},
+		{"a secret as a key, twice", "Hunter2: 1\nHunter2: 1\n", "line 2: cannot be read"},
+		{"an unknown anchor", "log: *hunter2\n", "cannot be read"},
+		{"bad indentation", "log:\n\tlevel: hunter2\n", "line 2: found character that cannot start any token"},
+		{"a tag that does not fit", "log: {level: !!int hunter2}\n", "cannot be read"},
+		{"an unfinished list", "projects: [hunter2\n", "line 1: did not find expected ',' or ']'"},
+		{"a list as a key", "log: {? [4711] : x}\n", "cannot be read"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := write(t, c.content)
+			_, err := config.LoadSigner(path, nil)
+			if want := "reading the configuration " + path + ": " + c.want; err == nil || err.Error() != want {
+				t.Errorf("got\n  %v\nwant\n  %s", err, want)
+			}
+		})
+	}
+}
