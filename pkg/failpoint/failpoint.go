@@ -1,0 +1,50 @@
+// Package failpoint lets a test kill the real program between two steps.
+//
+// [Hit] marks the place. In an ordinary build it is empty and inlined away, and no variable has any effect. In a build
+// with the tag "failpoints" it compares its name with the variable [EnvPoint]:
+//
+//	HARBORSEAL_FAILPOINT="signing/after-attach=kill"     SIGKILL to the own process at the first hit
+//	HARBORSEAL_FAILPOINT="signing/after-attach@3=kill"   at the third hit of this process
+//	HARBORSEAL_FAILPOINT="signing/after-attach=block"    the goroutine that hits it waits for ever
+//
+// Several, separated by commas, may be set at once. If [EnvOnce] names a file, it is created before anything happens, and
+// nothing happens where it exists already: a program that is started again with the same variables goes on. A value that
+// cannot be read, and a name that is not declared, panic at the first hit of any failpoint, so that a typing error fails
+// the test instead of passing it.
+package failpoint
+
+// The variables that builds with the tag "failpoints" read, once, at the first hit.
+const (
+	EnvPoint = "HARBORSEAL_FAILPOINT"
+	EnvOnce  = "HARBORSEAL_FAILPOINT_ONCE"
+)
+
+// The failpoints of one request in the signer, in the order in which it passes them.
+const (
+	SigningReceived      = "signing/received"       // the request was delivered
+	SigningAfterDecide   = "signing/after-decide"   // the policy says sign
+	SigningAfterManifest = "signing/after-manifest" // the manifest is read and described
+	SigningAfterChildren = "signing/after-children" // the children of an index are enqueued
+	SigningAfterLookup   = "signing/after-lookup"   // no valid signature was found
+	SigningAfterSign     = "signing/after-sign"     // the signature's bytes exist
+	SigningAfterPayload  = "signing/after-payload"  // the payload blob is pushed
+	SigningAfterAttach   = "signing/after-attach"   // the signature's manifest is put
+	SigningAfterVerify   = "signing/after-verify"   // the signature was read back and verifies
+	SigningAfterEvent    = "signing/after-event"    // the ledger acknowledged the event
+	SigningAfterAck      = "signing/after-ack"      // the request is acknowledged
+)
+
+// The failpoints of one webhook in the receiver, in the order in which it passes them.
+const (
+	ReceiverAfterRecord  = "receiver/after-record"  // the ledger acknowledged the received event
+	ReceiverAfterEnqueue = "receiver/after-enqueue" // the queue acknowledged the request; no answer is sent yet
+)
+
+// Names gives all failpoints that exist, those of one program in the order in which a request passes them.
+func Names() []string {
+	return []string{
+		SigningReceived, SigningAfterDecide, SigningAfterManifest, SigningAfterChildren, SigningAfterLookup,
+		SigningAfterSign, SigningAfterPayload, SigningAfterAttach, SigningAfterVerify, SigningAfterEvent, SigningAfterAck,
+		ReceiverAfterRecord, ReceiverAfterEnqueue,
+	}
+}
