@@ -1,0 +1,164 @@
+package signing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/failpoint"
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+// Delays between attempts: they double from the first to the last, and vary so that what failed together does not come
+// back together.
+const (
+	firstDelay = time.Second
+	lastDelay  = 5 * time.Minute
+)
+
+// finish records the outcome and removes the request from the queue.
+//
+// A crash before the record: the next attempt finds the same outcome and records it. Between record and acknowledgement:
+// the next attempt records an event with the same id, of which the ledger keeps the first. After it: all is done, but
+// that a push which came in meanwhile is looked for; a sweep finds what is missed by that.
+func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
+	if _, err := s.cfg.Queue.Record(ctx, s.event(j, out)); err != nil {
+		return fmt.Errorf("recording the outcome: %w", err)
+	}
+	failpoint.Hit(failpoint.SigningAfterEvent)
+	if out.kind == artifact.Signed {
+		if err := s.cfg.Queue.ClearDead(ctx, j.request.Ref); err != nil {
+			return fmt.Errorf("removing the dead letter: %w", err)
+		}
+	}
+	if err := j.delivery.Done(ctx); err != nil {
+		// The acknowledgement may have arrived. If not, the request comes again and finds everything done.
+		return fmt.Errorf("acknowledging: %w", err)
+	}
+	failpoint.Hit(failpoint.SigningAfterAck)
+	if out.kind != artifact.Signed {
+		s.requeue(ctx, j)
+	}
+	return nil
+}
+
+// event is the record of an outcome. Its id holds the cause, so that a repetition of this request is one fact and a
+// later push of the same digest another.
+func (s *Service) event(j *job, out outcome) artifact.Event {
+	e := s.newEvent(j, out.kind, string(out.reason))
+	e.MediaType, e.Children = out.mediaType, out.children
+	if out.kind == artifact.Signed {
+		e.How, e.Format = out.how, s.cfg.Format.Name()
+		e.KeyID, e.SignatureDigest = out.signature.KeyID, out.carrier
+		e.ID = artifact.EventID(e.Kind, e.Ref, e.CorrelationID, e.KeyID, e.SignatureDigest)
+	}
+	return e
+}
+
+func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.Event {
+	r := j.request
+	return artifact.Event{
+		ID:   artifact.EventID(kind, r.Ref, r.CorrelationID, reason, strconv.FormatUint(j.seen, 10)),
+		Kind: kind, Ref: r.Ref, Time: s.cfg.Now().UTC(), Actor: r.Actor, Origin: r.Origin, CorrelationID: r.CorrelationID,
+		Lane: r.Lane, Parent: r.Parent, Attempts: j.delivery.Attempts(), PolicyRevision: j.policy.Revision, Reason: reason,
+	}
+}
+
+// requeue asks again for a digest that was pushed while its request was in work: that push was refused as a duplicate of
+// a request that then ended without a signature. It comes after the acknowledgement, because before it the queue would
+// refuse this request as well.
+func (s *Service) requeue(ctx context.Context, j *job) {
+	ref := j.request.Ref
+	seq, event, err := s.cfg.Queue.LastReceived(ctx, ref)
+	if err == nil && seq > j.seen {
+		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{
+			Ref: ref, Lane: artifact.Live, Origin: artifact.OriginRequeue, Actor: event.Actor,
+			CorrelationID: event.CorrelationID, RequestedAt: s.cfg.Now().UTC(), ReceivedSeq: seq,
+		})
+	}
+	if err != nil {
+		s.cfg.Logger.Warn().Err(err).Str("project", ref.Project()).Str("repository", ref.Repository()).Str("digest", ref.Digest()).
+			Msg("looking for a push during the work failed: the next sweep will find it")
+	}
+}
+
+// fail turns a fault into what happens to the request.
+func (s *Service) fail(ctx context.Context, j *job, err error) {
+	f := fault.Of(err)
+	age := s.cfg.Now().Sub(j.delivery.FirstSeen())
+	tooOld := f.Kind != fault.Permanent && age > s.cfg.MaxAge
+	log := s.cfg.Logger.With().
+		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
+		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", j.delivery.Attempts()).
+		Str("kind", string(f.Kind)).Str("reason", string(f.Reason)).Logger()
+	if ctx.Err() != nil {
+		log.Info().Err(err).Msg("attempt interrupted: the request goes back to the queue")
+		return
+	}
+	if f.Kind == fault.Permanent || tooOld {
+		detail := err.Error()
+		if tooOld {
+			detail = fmt.Sprintf("given up after %s and %d attempts; the last error: %s", age.Round(time.Second), j.delivery.Attempts(), detail)
+			f.Reason = fault.TooOld
+		}
+		if buryErr := s.bury(ctx, j, f, detail); buryErr == nil {
+			s.metrics.failed(artifact.Dead, f)
+			log.Error().Err(err).Msg("request given up: it waits in the dead letters")
+			return
+		} else {
+			err = errors.Join(err, buryErr)
+		}
+	}
+	delay := s.delay(j.delivery.Attempts(), f)
+	s.metrics.failed(artifact.Failed, f)
+	log.Warn().Err(err).Dur("delay_ms", delay).Msg("attempt failed: it will be repeated")
+	s.recordFailure(ctx, j, f, err)
+	if err := j.delivery.Retry(ctx, delay); err != nil {
+		log.Warn().Err(err).Msg("giving the request back failed: the queue will deliver it when its deadline has passed")
+	}
+}
+
+// bury records the end in the ledger and hands the request to the dead letters. A crash between the two repeats both:
+// the event has the same id, the dead letter is the newest of its digest.
+func (s *Service) bury(ctx context.Context, j *job, f fault.Error, detail string) error {
+	e := s.newEvent(j, artifact.Dead, string(f.Reason))
+	e.Detail = detail
+	if _, err := s.cfg.Queue.Record(ctx, e); err != nil {
+		return fmt.Errorf("recording the dead letter: %w", err)
+	}
+	if err := j.delivery.Bury(ctx, e); err != nil {
+		return fmt.Errorf("burying: %w", err)
+	}
+	s.requeue(ctx, j)
+	return nil
+}
+
+// recordFailure writes the first, second, fourth, eighth … failure into the ledger: a long outage leaves a short trace
+// for each digest. A record that fails is no reason to fail again.
+func (s *Service) recordFailure(ctx context.Context, j *job, f fault.Error, cause error) {
+	if bits.OnesCount64(j.delivery.Attempts()) != 1 {
+		return
+	}
+	e := s.newEvent(j, artifact.Failed, string(f.Reason))
+	e.ID = artifact.EventID(e.Kind, e.Ref, e.CorrelationID, e.Reason, strconv.FormatUint(e.Attempts, 10))
+	e.Detail = cause.Error()
+	if _, err := s.cfg.Queue.Record(ctx, e); err != nil {
+		s.cfg.Logger.Warn().Err(err).Str("digest", e.Ref.Digest()).Msg("recording a failed attempt failed")
+	}
+}
+
+// delay is how long a failed request waits: what the other side asked for, but at least an exponential delay with up to
+// half of it taken off by chance.
+func (s *Service) delay(attempts uint64, f fault.Error) time.Duration {
+	exponential := lastDelay
+	if doublings := max(attempts, 1) - 1; doublings < 9 {
+		exponential = min(firstDelay<<doublings, lastDelay)
+	}
+	jitter := rand.N(exponential / 2) //nolint:gosec // spreads load, keeps no secret
+	return max(exponential-jitter, min(f.RetryAfter, time.Hour))
+}

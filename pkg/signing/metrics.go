@@ -1,0 +1,46 @@
+package signing
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+type metrics struct {
+	outcomes *prometheus.CounterVec
+	failures *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_signing_outcomes_total", Help: "Requests that ended, by outcome (signed, skipped, gone), how, and reason.",
+		}, []string{"outcome", "how", "reason"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_signing_failures_total", Help: "Attempts that failed, by what followed (failed: repeated, dead: given up), kind and reason.",
+		}, []string{"outcome", "kind", "reason"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "harborseal_signing_attempt_seconds", Help: "Time from delivery to acknowledgement of an attempt that ended its request.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 2, 15),
+		}, []string{"outcome"}),
+	}
+	if reg != nil {
+		for _, c := range []prometheus.Collector{m.outcomes, m.failures, m.seconds} {
+			reg.MustRegister(c)
+		}
+	}
+	return m
+}
+
+func (m *metrics) handled(out outcome, took time.Duration) {
+	m.outcomes.WithLabelValues(string(out.kind), string(out.how), string(out.reason)).Inc()
+	m.seconds.WithLabelValues(string(out.kind)).Observe(took.Seconds())
+}
+
+func (m *metrics) failed(kind artifact.Kind, f fault.Error) {
+	m.failures.WithLabelValues(string(kind), string(f.Kind), string(f.Reason)).Inc()
+}

@@ -1,0 +1,193 @@
+// Package signing is the way of one request: from the decision to a signature that has been read back and verified, its
+// record in the ledger, and the acknowledgement, in this order.
+//
+// It guarantees, for each delivery: nothing is acknowledged before its outcome is in the ledger; "signed" is recorded only
+// after the signature was read from the registry and verified; a repetition, by this process or another, ends with the
+// same signature bytes. It assumes that a delivery that ends without an acknowledgement is delivered again. It retries
+// nothing itself: faults become delays of the queue.
+//
+// What a crash between two steps leaves behind is written at each step; docs/ARCHITECTURE.md has the whole table.
+package signing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/failpoint"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
+)
+
+// Limits of an index. Beyond them a request is a permanent fault: a push of such an index is a mistake or an attack.
+const (
+	MaxChildren = 1000
+	MaxDepth    = 3
+)
+
+// Config is what a Service needs.
+type Config struct {
+	Registry Registry
+	Format   Format
+	Verifier *Verifier
+	Queue    Queue
+	Policies Policies
+	// MaxAge is how long after its first delivery a request that keeps failing is given up; 0 stands for 24 hours.
+	MaxAge time.Duration
+	// AttemptTimeout bounds one attempt; 0 stands for 2 minutes.
+	AttemptTimeout time.Duration
+	// Now is the clock; nil stands for time.Now.
+	Now        func() time.Time
+	Logger     zerolog.Logger
+	Registerer prometheus.Registerer // nil for none
+}
+
+// Service handles deliveries. It is safe for concurrent use.
+type Service struct {
+	cfg     Config
+	metrics *metrics
+}
+
+// New validates the configuration.
+func New(cfg Config) (*Service, error) {
+	if cfg.Registry == nil || cfg.Format == nil || cfg.Verifier == nil || cfg.Queue == nil || cfg.Policies == nil {
+		return nil, errors.New("signing: registry, format, verifier, queue and policies are required")
+	}
+	if cfg.MaxAge == 0 {
+		cfg.MaxAge = 24 * time.Hour
+	}
+	if cfg.AttemptTimeout == 0 {
+		cfg.AttemptTimeout = 2 * time.Minute
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg, metrics: newMetrics(cfg.Registerer)}, nil
+}
+
+// outcome is how an attempt that did not fail ended.
+type outcome struct {
+	kind      artifact.Kind // Signed, Skipped or Vanished
+	how       artifact.How
+	reason    policy.Reason
+	mediaType string
+	children  []string
+	signature artifact.Signature
+	carrier   string // digest of the manifest that holds the signature
+}
+
+// job is one attempt with what is known at its start. It belongs to the goroutine of its Handle.
+type job struct {
+	delivery Delivery
+	request  artifact.Request
+	policy   policy.Policy
+	// seen is the ledger's sequence of the newest push that this attempt covers.
+	seen uint64
+}
+
+// Handle makes one attempt and ends the delivery, unless ctx ends first: then the queue gives the request to somebody
+// else.
+func (s *Service) Handle(ctx context.Context, d Delivery) {
+	started := s.cfg.Now()
+	j := &job{delivery: d, request: d.Request()}
+	failpoint.Hit(failpoint.SigningReceived)
+	out, err := s.attempt(ctx, j)
+	if err == nil {
+		err = s.finish(ctx, j, out)
+	}
+	if err != nil {
+		s.fail(ctx, j, err)
+		return
+	}
+	took := s.cfg.Now().Sub(started)
+	s.metrics.handled(out, took)
+	s.cfg.Logger.Info().
+		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
+		Str("outcome", string(out.kind)).Str("how", string(out.how)).Str("reason", string(out.reason)).
+		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", d.Attempts()).Dur("took_ms", took).
+		Msg("request handled")
+}
+
+// attempt does the work of one delivery up to the point where its outcome is certain. Until then nothing is lost by a
+// crash: the request is still in the queue.
+func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
+	defer cancel()
+	ref := j.request.Ref
+	if j.seen = j.request.ReceivedSeq; j.seen == 0 {
+		seq, _, err := s.cfg.Queue.LastReceived(ctx, ref)
+		if err != nil {
+			return outcome{}, fmt.Errorf("looking for the newest push: %w", err)
+		}
+		j.seen = seq
+	}
+	var err error
+	if j.policy, err = s.cfg.Policies.Policy(ctx, ref.Project()); err != nil {
+		return outcome{}, fault.Newf(fault.Transient, fault.PolicyUnreadable, "reading the policy: %w", err)
+	}
+	if d := policy.Admit(j.policy); !d.Sign {
+		return outcome{kind: artifact.Skipped, reason: d.Reason}, nil
+	}
+	failpoint.Hit(failpoint.SigningAfterDecide)
+
+	m, err := s.cfg.Registry.Manifest(ctx, ref.Repository(), ref.Digest())
+	if fault.Is(err, fault.Gone) {
+		return outcome{kind: artifact.Vanished}, nil
+	}
+	if err != nil {
+		return outcome{}, fmt.Errorf("reading the manifest: %w", err)
+	}
+	failpoint.Hit(failpoint.SigningAfterManifest)
+	description, err := artifact.Describe(m.Raw, m.MediaType)
+	if errors.Is(err, artifact.ErrUnsupported) {
+		return outcome{}, fault.New(fault.Permanent, fault.UnsupportedManifest, err)
+	}
+	if err != nil {
+		return outcome{}, fault.New(fault.Permanent, fault.Malformed, err)
+	}
+	out := outcome{mediaType: description.MediaType, children: description.Children}
+	if d := policy.Decide(j.policy, policy.Subject{Ref: ref, Accessory: description.Accessory}); !d.Sign {
+		out.kind, out.reason = artifact.Skipped, d.Reason
+		return out, nil
+	}
+	if err := s.enqueueChildren(ctx, j, description.Children); err != nil {
+		return outcome{}, err
+	}
+	failpoint.Hit(failpoint.SigningAfterChildren)
+	return s.sign(ctx, ref, out)
+}
+
+// enqueueChildren asks for each manifest of an index. It comes before the index is signed and acknowledged, so that a
+// crash at any point leaves the index in the queue until all of its children are there; those that are there already,
+// from an earlier attempt or by Harbor's own events, are duplicates. A cycle cannot be: an index holds the digests of
+// its children. The depth bounds a chain all the same.
+func (s *Service) enqueueChildren(ctx context.Context, j *job, children []string) error {
+	switch {
+	case len(children) == 0:
+		return nil
+	case len(children) > MaxChildren:
+		return fault.Newf(fault.Permanent, fault.TooManyChildren, "the index names %d manifests, at most %d are signed: split it", len(children), MaxChildren)
+	case j.request.Depth >= MaxDepth:
+		return fault.Newf(fault.Permanent, fault.TooDeep, "the index stands below %d others, at most %d levels are followed: flatten it", j.request.Depth, MaxDepth)
+	}
+	for _, digest := range children {
+		child, err := j.request.Ref.Sibling(digest)
+		if err != nil {
+			return fault.Newf(fault.Permanent, fault.Malformed, "reading a child of the index: %w", err)
+		}
+		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{
+			Ref: child, Lane: j.request.Lane, Origin: artifact.OriginIndex, Actor: j.request.Actor,
+			CorrelationID: j.request.CorrelationID, RequestedAt: s.cfg.Now().UTC(),
+			Parent: j.request.Ref.Digest(), Depth: j.request.Depth + 1,
+		})
+		if err != nil {
+			return fmt.Errorf("enqueueing a child of the index: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,386 @@
+package signing_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/signing"
+)
+
+const image = `{"schemaVersion":2,"mediaType":"` + ociImage + `","config":{"mediaType":"application/vnd.oci.image.config.v1+json"},"layers":[]}`
+
+// wantSigned checks that ref carries exactly one signature by the key, that it verifies, and that the ledger says so
+// once.
+func wantSigned(t *testing.T, w *world, v *signing.Verifier, ref artifact.Ref, how artifact.How) {
+	t.Helper()
+	w.fail, w.before = nil, nil
+	verdict, err := v.Verify(t.Context(), ref)
+	if err != nil {
+		t.Fatalf("verifying %s: %v", ref, err)
+	}
+	if len(verdict.Signatures) != 1 {
+		t.Fatalf("%s carries %d valid signatures, want 1", ref, len(verdict.Signatures))
+	}
+	events := w.events(artifact.Signed, ref)
+	if len(events) != 1 {
+		t.Fatalf("the ledger has %d signed events for %s, want 1", len(events), ref)
+	}
+	e := events[0]
+	if how != "" && e.How != how {
+		t.Errorf("how = %q, want %q", e.How, how)
+	}
+	if e.KeyID != verdict.Signatures[0].KeyID || e.SignatureDigest != verdict.Carrier.Digest || e.Format != "legacy" || e.PolicyRevision == "" {
+		t.Errorf("event %+v does not agree with the registry: key %s, carrier %s", e, verdict.Signatures[0].KeyID, verdict.Carrier.Digest)
+	}
+}
+
+func TestSignsOnce(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	if d := w.attempt(t, s, ref, 1); d.ended != "done" {
+		t.Fatalf("the delivery ended %q, want done", d.ended)
+	}
+	got := strings.Join(w.operations, ", ")
+	const want = "get manifest, get manifest, push blob, push blob, put manifest, get manifest, record signed, clear dead, ack"
+	if got != want {
+		t.Errorf("operations:\n got %s\nwant %s", got, want)
+	}
+	wantSigned(t, w, v, ref, artifact.Made)
+
+	// A second push of the same digest finds the signature.
+	w.receive(t, ref, "push-2")
+	if d := w.attempt(t, s, ref, 1); d.ended != "done" {
+		t.Fatalf("the second delivery ended %q, want done", d.ended)
+	}
+	for _, op := range w.operations {
+		if op == "put manifest" || op == "push blob" {
+			t.Errorf("the second push causes %q", op)
+		}
+	}
+	if events := w.events(artifact.Signed, ref); len(events) != 2 || events[1].How != artifact.Found {
+		t.Errorf("signed events after the second push: %+v, want a second one that says found", events)
+	}
+}
+
+// TestEveryStepMayFail is the crash table: at each operation the signer dies (the operation had no effect, or it had and
+// nobody learned of it), a new signer gets the request again, and in the end all is as if nothing had happened.
+func TestEveryStepMayFail(t *testing.T) {
+	for _, how := range []mode{fails, failsButPersists} {
+		for step := 1; ; step++ {
+			w := newWorld(t, "demo")
+			s, v := newService(t, w)
+			ref := w.push(t, "demo/app", ociImage, image)
+			reached := false
+			w.fail = func(n int, _ string) mode {
+				// From the failing step on nothing works: the signer is dead.
+				if n >= step {
+					reached = true
+					if n == step {
+						return how
+					}
+					return fails
+				}
+				return works
+			}
+			w.attempt(t, s, ref, 1)
+			if !reached {
+				if step < 9 {
+					t.Fatalf("only %d operations were seen", step-1)
+				}
+				break
+			}
+			name := fmt.Sprintf("step %d (%s), persisted: %t", step, w.operations[step-1], how == failsButPersists)
+			w.fail = nil
+			s, v = newService(t, w) // restarted
+			if _, waits := w.waiting[ref]; waits {
+				if d := w.attempt(t, s, ref, 2); d.ended != "done" {
+					t.Fatalf("%s: the second delivery ended %q, want done", name, d.ended)
+				}
+			}
+			t.Run(name, func(t *testing.T) { wantSigned(t, w, v, ref, "") })
+		}
+	}
+}
+
+func TestIndexAsksForItsChildrenFirst(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	children := []string{artifact.DigestOf([]byte("a")), artifact.DigestOf([]byte("b"))}
+	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"digest":%q},{"digest":%q,"platform":{"os":"unknown","architecture":"unknown"}}]}`, ociIndex, children[0], children[1])
+	ref := w.push(t, "demo/app", ociIndex, raw)
+	w.attempt(t, s, ref, 1)
+	wantSigned(t, w, v, ref, artifact.Made)
+	for _, digest := range children {
+		child, err := ref.Sibling(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, waits := w.waiting[child]
+		if !waits || r.Parent != ref.Digest() || r.Depth != 1 || r.Origin != artifact.OriginIndex {
+			t.Errorf("the request for the child %s is %+v (waits: %t), want one that names the index", digest, r, waits)
+		}
+	}
+	if e := w.events(artifact.Signed, ref)[0]; len(e.Children) != 2 {
+		t.Errorf("the event names the children %v, want both", e.Children)
+	}
+	for i, op := range w.operations {
+		if op == "put manifest" && (i < 3 || w.operations[1] != "enqueue" || w.operations[2] != "enqueue") {
+			t.Errorf("operations %v: want the children enqueued before the index is signed", w.operations)
+		}
+	}
+}
+
+func TestLimitsOfIndexes(t *testing.T) {
+	index := func(n int) string {
+		var entries []string
+		for i := range n {
+			entries = append(entries, fmt.Sprintf(`{"digest":%q}`, artifact.DigestOf(fmt.Append(nil, i))))
+		}
+		return `{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[` + strings.Join(entries, ",") + `]}`
+	}
+	tests := []struct {
+		name     string
+		children int
+		depth    int
+		want     string
+		reason   fault.Reason
+	}{
+		{"at the limit of children", signing.MaxChildren, 0, "done", ""},
+		{"beyond it", signing.MaxChildren + 1, 0, "buried", fault.TooManyChildren},
+		{"at the limit of depth", 1, signing.MaxDepth - 1, "done", ""},
+		{"beyond it", 1, signing.MaxDepth, "buried", fault.TooDeep},
+		{"an empty index at the limit of depth", 0, signing.MaxDepth, "done", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, "demo")
+			s, _ := newService(t, w)
+			ref := w.push(t, "demo/app", ociIndex, index(tt.children))
+			r := w.waiting[ref]
+			r.Depth = tt.depth
+			w.waiting[ref] = r
+			if d := w.attempt(t, s, ref, 1); d.ended != tt.want {
+				t.Fatalf("the delivery ended %q, want %q", d.ended, tt.want)
+			}
+			if tt.want == "buried" && w.dead[ref].Reason != string(tt.reason) {
+				t.Errorf("dead letter with reason %q, want %q", w.dead[ref].Reason, tt.reason)
+			}
+		})
+	}
+}
+
+func TestWhatIsNotSigned(t *testing.T) {
+	signature := `{"schemaVersion":2,"mediaType":"` + ociImage + `","layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json"}]}`
+	referrer := `{"schemaVersion":2,"mediaType":"` + ociImage + `","subject":{"digest":"` + artifact.DigestOf(nil) + `"}}`
+	tests := []struct {
+		name, repository, raw string
+		change                func(w *world, ref artifact.Ref)
+		kind                  artifact.Kind
+		reason                string
+	}{
+		{"signature", "demo/app", signature, nil, artifact.Skipped, string(policy.IsAccessory)},
+		{"referrer", "demo/app", referrer, nil, artifact.Skipped, string(policy.IsAccessory)},
+		{"project that is not enabled", "other/app", image, nil, artifact.Skipped, string(policy.NotEnabled)},
+		{"gone", "demo/app", image, func(w *world, ref artifact.Ref) { delete(w.manifests, "demo/app "+ref.Digest()) }, artifact.Vanished, ""},
+		{"schema 1", "demo/app", `{"schemaVersion":1}`, nil, artifact.Dead, string(fault.UnsupportedManifest)},
+		{"garbage", "demo/app", `{`, nil, artifact.Dead, string(fault.Malformed)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, "demo")
+			s, _ := newService(t, w)
+			ref := w.push(t, tt.repository, ociImage, tt.raw)
+			if tt.change != nil {
+				tt.change(w, ref)
+			}
+			w.attempt(t, s, ref, 1)
+			if _, waits := w.waiting[ref]; waits {
+				t.Error("the request still waits")
+			}
+			events := w.events(tt.kind, ref)
+			if len(events) != 1 || events[0].Reason != tt.reason {
+				t.Errorf("events of kind %s: %+v, want one with reason %q", tt.kind, events, tt.reason)
+			}
+			for _, op := range w.operations {
+				if op == "put manifest" {
+					t.Error("something was written into the registry")
+				}
+			}
+		})
+	}
+}
+
+func TestUnreadablePolicyIsTransient(t *testing.T) {
+	w := newWorld(t, "demo")
+	w.policyErr = errors.New("bucket is away")
+	s, v := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	if d := w.attempt(t, s, ref, 1); d.ended != "retry" || d.delay <= 0 {
+		t.Fatalf("the delivery ended %q with delay %s, want a retry with a delay", d.ended, d.delay)
+	}
+	w.policyErr = nil
+	w.attempt(t, s, ref, 2)
+	wantSigned(t, w, v, ref, artifact.Made)
+}
+
+func TestAPushDuringTheWorkIsNotLost(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	m := w.manifests["demo/app "+ref.Digest()]
+	delete(w.manifests, "demo/app "+ref.Digest()) // deleted, and pushed again while the signer is about to say "gone"
+	pushed := false
+	w.before = func(name string) {
+		if name == "record gone" && !pushed {
+			pushed = true
+			w.manifests["demo/app "+ref.Digest()] = m
+			if _, err := w.Record(t.Context(), artifact.Event{
+				ID: "again", Kind: artifact.Received, Ref: ref, Time: time.Now(), Origin: artifact.OriginWebhook, CorrelationID: "push-2",
+			}); err != nil {
+				t.Error(err)
+			}
+			duplicate, err := w.Enqueue(t.Context(), artifact.Request{Ref: ref, Lane: artifact.Live, CorrelationID: "push-2", RequestedAt: time.Now(), ReceivedSeq: 2})
+			if err != nil || !duplicate {
+				t.Errorf("the second push: duplicate %t, error %v; want a duplicate", duplicate, err)
+			}
+		}
+	}
+	w.attempt(t, s, ref, 1)
+	if got := w.waiting[ref].Origin; got != artifact.OriginRequeue {
+		t.Fatalf("a request of origin %q waits, want %q", got, artifact.OriginRequeue)
+	}
+	w.attempt(t, s, ref, 1)
+	wantSigned(t, w, v, ref, artifact.Made)
+}
+
+func TestNothingIsRequeuedWithoutANewPush(t *testing.T) {
+	for _, seq := range []uint64{0, 1} {
+		w := newWorld(t, "other")
+		s, _ := newService(t, w)
+		ref := w.push(t, "demo/app", ociImage, image)
+		r := w.waiting[ref]
+		r.ReceivedSeq = seq // 0: a sweep asked
+		w.waiting[ref] = r
+		w.attempt(t, s, ref, 1)
+		if r, waits := w.waiting[ref]; waits {
+			t.Errorf("received sequence %d: the request %+v waits, want none", seq, r)
+		}
+	}
+}
+
+func TestFaultsBecomeActions(t *testing.T) {
+	transient := func(reason fault.Reason) error { return fault.New(fault.Transient, reason, errInjected) }
+	tests := []struct {
+		name     string
+		err      error
+		attempts uint64
+		age      time.Duration
+		want     string
+		reason   fault.Reason
+		least    time.Duration
+		most     time.Duration
+	}{
+		{"first", transient(fault.Unavailable), 1, 0, "retry", "", 500 * time.Millisecond, time.Second},
+		{"fourth", transient(fault.Unavailable), 4, 0, "retry", "", 4 * time.Second, 8 * time.Second},
+		{"hundredth", transient(fault.Unavailable), 100, 0, "retry", "", 150 * time.Second, 5 * time.Minute},
+		{"retry after", fault.After(42*time.Second, fault.RateLimited, errInjected), 1, 0, "retry", "", 42 * time.Second, 42 * time.Second},
+		{"retry after a year", fault.After(8760*time.Hour, fault.RateLimited, errInjected), 1, 0, "retry", "", time.Hour, time.Hour},
+		{"retry after less than the delay", fault.After(time.Second, fault.RateLimited, errInjected), 100, 0, "retry", "", 150 * time.Second, 5 * time.Minute},
+		{"permanent", fault.New(fault.Permanent, fault.Denied, errInjected), 1, 0, "buried", fault.Denied, 0, 0},
+		{"too old", transient(fault.Unavailable), 50, 25 * time.Hour, "buried", fault.TooOld, 0, 0},
+		{"gone while writing", notFound("repository"), 1, 0, "retry", "", 500 * time.Millisecond, time.Second},
+		{"no fault at all", errInjected, 1, 0, "retry", "", 500 * time.Millisecond, time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, "demo")
+			s, _ := newService(t, w, func(c *signing.Config) { c.Registry = brokenPut{w, tt.err} })
+			ref := w.push(t, "demo/app", ociImage, image)
+			d := &delivery{w: w, request: w.waiting[ref], attempts: tt.attempts, firstSeen: time.Now().Add(-tt.age)}
+			s.Handle(t.Context(), d)
+			if d.ended != tt.want || d.delay < tt.least || d.delay > tt.most {
+				t.Errorf("the delivery ended %q with delay %s, want %q with %s to %s", d.ended, d.delay, tt.want, tt.least, tt.most)
+			}
+			if tt.want != "buried" {
+				return
+			}
+			dead := w.events(artifact.Dead, ref)
+			if len(dead) != 1 || dead[0].Reason != string(tt.reason) || !strings.Contains(dead[0].Detail, "injected") {
+				t.Errorf("dead events: %+v, want one with reason %s and the error", dead, tt.reason)
+			}
+			if w.dead[ref].ID != dead[0].ID {
+				t.Errorf("dead letter %+v, want the event of the ledger", w.dead[ref])
+			}
+			// A replay after the cause is mended removes the dead letter.
+			s, v := newService(t, w)
+			w.receive(t, ref, "replay")
+			w.attempt(t, s, ref, 1)
+			wantSigned(t, w, v, ref, artifact.Made)
+			if _, still := w.dead[ref]; still {
+				t.Error("the dead letter is still there after signing")
+			}
+		})
+	}
+}
+
+type brokenPut struct {
+	*world
+	err error
+}
+
+func (b brokenPut) PutManifest(context.Context, string, string, artifact.Manifest) error {
+	return b.err
+}
+
+func TestFailuresLeaveAShortTrace(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, _ := newService(t, w, func(c *signing.Config) { c.Registry = brokenPut{w, errInjected} })
+	ref := w.push(t, "demo/app", ociImage, image)
+	for n := uint64(1); n <= 100; n++ {
+		w.attempt(t, s, ref, n)
+	}
+	if got := len(w.events(artifact.Failed, ref)); got != 7 { // 1, 2, 4, 8, 16, 32, 64
+		t.Errorf("100 failed attempts leave %d events, want 7", got)
+	}
+}
+
+// TestAnotherWriter puts somebody else's manifest under the tag between our put and our read-back.
+func TestAnotherWriter(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	tag := "demo/app " + newLegacy(t).Reference(ref.Digest())
+	foreign := `{"schemaVersion":2,"mediaType":"` + ociImage + `","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"` + artifact.DigestOf([]byte("{}")) +
+		`"},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":3,"digest":"` + artifact.DigestOf([]byte("abc")) + `","annotations":{"dev.cosignproject.cosign/signature":"Zm9v"}}]}`
+	w.blobs["demo/app "+artifact.DigestOf([]byte("abc"))] = []byte("abc")
+	reads := 0
+	w.before = func(name string) {
+		if name == "get manifest" {
+			if reads++; reads == 3 {
+				w.manifests[tag] = artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf([]byte(foreign)), Raw: []byte(foreign)}
+			}
+		}
+	}
+	if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
+		t.Fatalf("the delivery ended %q, want retry", d.ended)
+	}
+	if e := w.events(artifact.Failed, ref); len(e) != 1 || e[0].Reason != string(fault.ConcurrentWriter) {
+		t.Errorf("failed events: %+v, want one with reason %s", e, fault.ConcurrentWriter)
+	}
+	if len(w.events(artifact.Signed, ref)) != 0 {
+		t.Error("the ledger says signed, the registry does not")
+	}
+	w.attempt(t, s, ref, 2)
+	wantSigned(t, w, v, ref, artifact.Made)
+	if !strings.Contains(string(w.manifests[tag].Raw), "Zm9v") {
+		t.Error("the other writer's signature is gone")
+	}
+}
