@@ -1,0 +1,302 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/reconcile"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is Harbor, the registry and the queue in memory.
+type world struct {
+	mu         sync.Mutex
+	projects   []string
+	population map[string][]artifact.Listed
+	signed     map[artifact.Ref]bool
+	dead       map[artifact.Ref]bool
+	waiting    map[artifact.Ref]artifact.Request
+	ticks      map[string]int // proposals that were taken, by key
+	seen       map[string]bool
+	verified   int // how often a signature was checked
+	verifyErr  error
+	queueErr   error
+	listErr    error
+}
+
+func (w *world) Projects(context.Context) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.projects, w.listErr
+}
+
+func (w *world) Population(ctx context.Context, project string, each func(context.Context, []artifact.Listed) error) error {
+	for page := range slices.Chunk(w.population[project], 2) {
+		if err := each(ctx, page); err != nil {
+			return err
+		}
+	}
+	return w.listErr
+}
+
+func (w *world) Enqueue(_ context.Context, r artifact.Request) (bool, error) {
+	if w.queueErr != nil {
+		return false, w.queueErr
+	}
+	if _, err := artifact.EncodeRequest(r); err != nil {
+		return false, err
+	}
+	_, duplicate := w.waiting[r.Ref]
+	w.waiting[r.Ref] = r
+	return duplicate, nil
+}
+
+func (w *world) IsDead(_ context.Context, ref artifact.Ref) (bool, error) { return w.dead[ref], nil }
+
+func (w *world) Propose(_ context.Context, kind, key string, slot int64) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queueErr != nil {
+		return false, w.queueErr
+	}
+	id := fmt.Sprintf("%s %s %d", kind, key, slot)
+	if w.seen[id] {
+		return false, nil
+	}
+	w.seen[id] = true
+	w.ticks[key]++
+	return true, nil
+}
+
+func (w *world) Signed(_ context.Context, ref artifact.Ref) (bool, error) {
+	w.verified++
+	return w.signed[ref], w.verifyErr
+}
+
+func (w *world) add(t *testing.T, name string, signatures int, tags ...string) artifact.Ref {
+	t.Helper()
+	ref, err := artifact.NewRef("demo/app", artifact.DigestOf([]byte(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := artifact.Listed{Ref: ref, Tags: tags}
+	for i := range signatures {
+		l.Signatures = append(l.Signatures, artifact.DigestOf(fmt.Append(nil, name, i)))
+	}
+	w.population["demo"] = append(w.population["demo"], l)
+	return ref
+}
+
+func newWorld() *world {
+	return &world{
+		population: map[string][]artifact.Listed{}, signed: map[artifact.Ref]bool{}, dead: map[artifact.Ref]bool{},
+		waiting: map[artifact.Ref]artifact.Request{}, ticks: map[string]int{}, seen: map[string]bool{},
+	}
+}
+
+func newReconciler(t *testing.T, w *world, patterns ...string) *reconcile.Reconciler {
+	t.Helper()
+	set, err := policy.NewSet(patterns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := reconcile.New(reconcile.Config{
+		Harbor: w, Queue: w, Policies: set, Signed: w.Signed, Patterns: patterns, Interval: time.Minute, Logger: zerolog.Nop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestSweepAsksForWhatIsUnsigned(t *testing.T) {
+	w := newWorld()
+	accessory := "sha256-" + strings.Repeat("a", 64) + ".att"
+	signed := w.add(t, "signed", 1)
+	w.signed[signed] = true
+	plain := w.add(t, "plain", 0, "v1")
+	garbage := w.add(t, "garbage", 1) // Harbor lists a signature that does not verify
+	dead := w.add(t, "dead", 0)
+	w.dead[dead] = true
+	attestation := w.add(t, "attestation", 0, accessory)
+	both := w.add(t, "both", 0, accessory, "v2") // somebody's image that has an odd tag too
+	waiting := w.add(t, "waiting", 0)
+	w.waiting[waiting] = artifact.Request{Ref: waiting}
+
+	r := newReconciler(t, w, "demo")
+	got, err := r.Sweep(t.Context(), "demo", "sweep-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := reconcile.Summary{Population: 7, Signed: 1, Requested: 3, Waiting: 1, Dead: 1, Excluded: 1}
+	if got != want {
+		t.Errorf("summary %+v, want %+v", got, want)
+	}
+	for _, ref := range []artifact.Ref{plain, garbage, both} {
+		if q := w.waiting[ref]; q.Lane != artifact.Bulk || q.Origin != artifact.OriginSweep || q.CorrelationID != "sweep-1" {
+			t.Errorf("request %+v, want one of the sweep in the bulk lane", q)
+		}
+	}
+	for _, ref := range []artifact.Ref{signed, dead, attestation} {
+		if q, asked := w.waiting[ref]; asked {
+			t.Errorf("request %+v, want none", q)
+		}
+	}
+}
+
+func TestWhatIsVerifiedIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.signed[w.add(t, "signed", 1)] = true
+		w.add(t, "garbage", 1)
+		r := newReconciler(t, w, "demo")
+		sweep := func(name string, want int) {
+			t.Helper()
+			w.verified = 0
+			if _, err := r.Sweep(t.Context(), "demo", name); err != nil {
+				t.Fatal(err)
+			}
+			if w.verified != want {
+				t.Errorf("%s: %d signatures were checked, want %d", name, w.verified, want)
+			}
+		}
+		sweep("first", 2)
+		sweep("second", 1) // the garbage alone: "no" is never remembered
+		w.population["demo"][0].Signatures = []string{artifact.DigestOf([]byte("another"))}
+		sweep("other signature", 2)
+		time.Sleep(time.Hour)
+		sweep("an hour later", 2)
+	})
+}
+
+func TestBrokenSignaturesDoNotHideTheRest(t *testing.T) {
+	broken := errors.New("cannot tell")
+	for _, tt := range []struct {
+		broken  int
+		wantErr bool
+	}{{10, false}, {11, true}} {
+		w := newWorld()
+		w.verifyErr = broken
+		for i := range tt.broken {
+			w.add(t, fmt.Sprint("broken", i), 1)
+		}
+		plain := w.add(t, "plain", 0)
+		_, err := newReconciler(t, w, "demo").Sweep(t.Context(), "demo", "s")
+		if errors.Is(err, broken) != tt.wantErr {
+			t.Errorf("%d that cannot be verified: error %v, want one: %t", tt.broken, err, tt.wantErr)
+		}
+		if _, asked := w.waiting[plain]; asked == tt.wantErr {
+			t.Errorf("%d that cannot be verified: the one behind them was asked for: %t", tt.broken, asked)
+		}
+	}
+}
+
+func TestAFullQueueEndsTheSweep(t *testing.T) {
+	w := newWorld()
+	w.add(t, "plain", 0)
+	w.queueErr = fault.New(fault.Transient, fault.QueueFull, errors.New("full"))
+	r := newReconciler(t, w, "demo")
+	if _, err := r.Sweep(t.Context(), "demo", "s"); !errors.Is(err, w.queueErr) {
+		t.Errorf("error %v, want %v", err, w.queueErr)
+	}
+	slot := time.Now().UnixNano() / int64(time.Minute)
+	if err := r.Tick(t.Context(), "demo", slot); !errors.Is(err, w.queueErr) {
+		t.Errorf("Tick error %v, want %v so that the tick is repeated", err, w.queueErr)
+	}
+	w.queueErr = fault.New(fault.Permanent, fault.Denied, errors.New("no right"))
+	if err := r.Tick(t.Context(), "demo", slot); err != nil {
+		t.Errorf("Tick error %v, want none: repeating is useless", err)
+	}
+}
+
+func TestTicks(t *testing.T) {
+	w := newWorld()
+	plain := w.add(t, "plain", 0)
+	r := newReconciler(t, w, "demo")
+	current := time.Now().UnixNano() / int64(time.Minute)
+	for _, tt := range []struct {
+		name    string
+		project string
+		slot    int64
+		want    bool
+	}{
+		{"current", "demo", current, true},
+		{"just over the border", "demo", current - 1, true},
+		{"too late", "demo", current - 3, false},
+		{"not enabled any more", "other", current, false},
+	} {
+		clear(w.waiting)
+		if err := r.Tick(t.Context(), tt.project, tt.slot); err != nil {
+			t.Fatal(err)
+		}
+		if _, asked := w.waiting[plain]; asked != tt.want {
+			t.Errorf("%s: swept %t, want %t", tt.name, asked, tt.want)
+		}
+	}
+}
+
+// TestReplicasProposeOnce runs three replicas for ten intervals: each project is swept once in each.
+func TestReplicasProposeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.projects = []string{"demo", "team-a", "team-b", "other"}
+		ctx, cancel := context.WithCancel(t.Context())
+		var replicas sync.WaitGroup
+		for range 3 {
+			r := newReconciler(t, w, "team-*", "demo")
+			replicas.Go(func() {
+				if err := r.Run(ctx); err != nil {
+					t.Errorf("Run: %v", err)
+				}
+			})
+		}
+		time.Sleep(9*time.Minute + 30*time.Second)
+		cancel()
+		replicas.Wait()
+		for _, project := range []string{"demo", "team-a", "team-b"} {
+			if got := w.ticks[project]; got != 10 {
+				t.Errorf("%s: %d ticks were taken, want 10", project, got)
+			}
+		}
+		if got := w.ticks["other"]; got != 0 {
+			t.Errorf("a project that is not enabled has %d ticks", got)
+		}
+	})
+}
+
+func TestProposingOutlivesErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.listErr = errors.New("harbor is away")
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newReconciler(t, w, "*")
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(90 * time.Second)
+		w.mu.Lock()
+		w.projects, w.listErr = []string{"demo"}, nil
+		w.mu.Unlock()
+		time.Sleep(time.Minute)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if got := w.ticks["demo"]; got != 1 {
+			t.Errorf("%d ticks after Harbor came back, want 1", got)
+		}
+	})
+}
