@@ -50,7 +50,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 30s).
 	@go list -f '{{.Dir}}' $(PKGS) | while read -r dir; do \
 	  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | sed 's/^func //' | while read -r target; do \
 	    echo "== $$target ($${dir#$(CURDIR)/})"; \
-	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime=10x "$$dir"; \
 	  done; \
 	done
 
