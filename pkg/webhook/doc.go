@@ -1,0 +1,14 @@
+// Package webhook takes Harbor's reports of pushes over HTTP and hands them to the queue.
+//
+// It guarantees that
+//   - nothing of a request's body is read before its Authorization header was accepted;
+//   - 202 is answered only after the queue has acknowledged all that follows from the delivery, or if nothing follows from
+//     it, and then with the reason;
+//   - a repeated delivery, in either of Harbor's formats, has the same event id as the first, so that repeating is harmless;
+//   - every answer is given within 3 s, which is as long as Harbor waits, provided that the queue and the policies keep to
+//     the deadline of their contexts.
+//
+// It assumes that Harbor repeats what is not answered with 2xx (three attempts in all), and that a sweep finds what Harbor
+// gives up on: nothing is kept here. It does not believe a delivery beyond its repository and digest, which it validates;
+// tag, pusher and time are notes for the ledger, and resource_url is never read, let alone dialled.
+package webhook

@@ -1,0 +1,55 @@
+package webhook
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// outcome is what became of a delivery, from a closed set: it is a metric label.
+type outcome string
+
+const (
+	queued       outcome = "queued"
+	duplicate    outcome = "duplicate"
+	ignored      outcome = "ignored"
+	unauthorized outcome = "unauthorized"
+	unsupported  outcome = "unsupported_media_type"
+	tooLarge     outcome = "too_large"
+	tooSlow      outcome = "too_slow" // the body did not come in time
+	invalid      outcome = "invalid"
+	unavailable  outcome = "unavailable" // policies or queue
+	crashed      outcome = "panic"
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  prometheus.Histogram
+}
+
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_webhook_requests_total",
+			Help: "Webhook deliveries by what became of them.",
+		}, []string{"outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "harborseal_webhook_seconds",
+			Help:    "Time from a delivery's header to its answer. Harbor gives up after 3 s.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2, 2.5, 3},
+		}),
+	}
+	// All outcomes are there from the start, so that a rate over the first one is no gap.
+	for _, o := range []outcome{queued, duplicate, ignored, unauthorized, unsupported, tooLarge, tooSlow, invalid, unavailable, crashed} {
+		m.requests.WithLabelValues(string(o))
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.seconds} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the webhook metrics: %w", err)
+		}
+	}
+	return m, nil
+}
