@@ -16,6 +16,7 @@ type Kind string
 // The kinds of events. They are part of the ledger's vocabulary: a kind is added, never renamed.
 const (
 	Received Kind = "received" // Harbor reported a push
+	Queued   Kind = "queued"   // asked for because an index names it; Parent is the index
 	Signed   Kind = "signed"   // a signature verifies; How says whether it was made or found
 	Skipped  Kind = "skipped"  // not to be signed; Reason says why
 	Vanished Kind = "gone"     // no longer in Harbor
@@ -52,13 +53,11 @@ type Event struct {
 	PushedAt *time.Time `json:"pushed_at,omitempty"`
 
 	// Of all that a signer records.
-	Lane      Lane   `json:"lane,omitempty"`
-	MediaType string `json:"media_type,omitempty"`
-	Parent    string `json:"parent,omitempty"`
-	// Children are the digests that an index names.
-	Children       []string `json:"children,omitempty"`
-	Attempts       uint64   `json:"attempts,omitempty"`
-	PolicyRevision string   `json:"policy_revision,omitempty"`
+	Lane           Lane   `json:"lane,omitempty"`
+	MediaType      string `json:"media_type,omitempty"`
+	Parent         string `json:"parent,omitempty"`
+	Attempts       uint64 `json:"attempts,omitempty"`
+	PolicyRevision string `json:"policy_revision,omitempty"`
 	// Reason is from a closed set: a policy.Reason for skipped, a fault.Reason for failed and dead.
 	Reason string `json:"reason,omitempty"`
 	// Detail is for people: what exactly happened, and what to do. It holds nothing secret.

@@ -51,7 +51,7 @@ func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
 // later push of the same digest another.
 func (s *Service) event(j *job, out outcome) artifact.Event {
 	e := s.newEvent(j, out.kind, string(out.reason))
-	e.MediaType, e.Children = out.mediaType, out.children
+	e.MediaType = out.mediaType
 	if out.kind == artifact.Signed {
 		e.How, e.Format = out.how, s.cfg.Format.Name()
 		e.KeyID, e.SignatureDigest = out.signature.KeyID, out.carrier

@@ -76,7 +76,6 @@ type outcome struct {
 	how       artifact.How
 	reason    policy.Reason
 	mediaType string
-	children  []string
 	signature artifact.Signature
 	carrier   string // digest of the manifest that holds the signature
 }
@@ -150,7 +149,7 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	if err != nil {
 		return outcome{}, fault.New(fault.Permanent, fault.Malformed, err)
 	}
-	out := outcome{mediaType: description.MediaType, children: description.Children}
+	out := outcome{mediaType: description.MediaType}
 	if d := policy.Decide(j.policy, policy.Subject{Ref: ref, Accessory: description.Accessory}); !d.Sign {
 		out.kind, out.reason = artifact.Skipped, d.Reason
 		return out, nil
@@ -179,6 +178,13 @@ func (s *Service) enqueueChildren(ctx context.Context, j *job, children []string
 		child, err := j.request.Ref.Sibling(digest)
 		if err != nil {
 			return fault.Newf(fault.Permanent, fault.Malformed, "reading a child of the index: %w", err)
+		}
+		// The record tells the report what the child belongs to, whoever gets it signed in the end. Its id is the relation.
+		queued := s.newEvent(j, artifact.Queued, "")
+		queued.ID = artifact.EventID(artifact.Queued, child, j.request.Ref.Digest())
+		queued.Ref, queued.Parent, queued.Attempts = child, j.request.Ref.Digest(), 0
+		if _, err := s.cfg.Queue.Record(ctx, queued); err != nil {
+			return fmt.Errorf("recording a child of the index: %w", err)
 		}
 		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{
 			Ref: child, Lane: j.request.Lane, Origin: artifact.OriginIndex, Actor: j.request.Actor,

@@ -127,14 +127,13 @@ func TestIndexAsksForItsChildrenFirst(t *testing.T) {
 		if !waits || r.Parent != ref.Digest() || r.Depth != 1 || r.Origin != artifact.OriginIndex {
 			t.Errorf("the request for the child %s is %+v (waits: %t), want one that names the index", digest, r, waits)
 		}
-	}
-	if e := w.events(artifact.Signed, ref)[0]; len(e.Children) != 2 {
-		t.Errorf("the event names the children %v, want both", e.Children)
-	}
-	for i, op := range w.operations {
-		if op == "put manifest" && (i < 3 || w.operations[1] != "enqueue" || w.operations[2] != "enqueue") {
-			t.Errorf("operations %v: want the children enqueued before the index is signed", w.operations)
+		if events := w.events(artifact.Queued, child); len(events) != 1 || events[0].Parent != ref.Digest() {
+			t.Errorf("queued events of the child: %+v, want one that names the index", events)
 		}
+	}
+	got := strings.Join(w.operations[:6], ", ")
+	if want := "get manifest, record queued, enqueue, record queued, enqueue, get manifest"; got != want {
+		t.Errorf("operations:\n got %s …\nwant %s …: the children come before the index is signed", got, want)
 	}
 }
 

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+)
+
+// KeyState is what a key is still good for.
+type KeyState string
+
+// The states of keys.
+const (
+	KeyActive     KeyState = "active"      // signs
+	KeyVerifyOnly KeyState = "verify-only" // signs no more; its signatures hold
+	KeyRevoked    KeyState = "revoked"     // its signatures hold no more
+)
+
+// Key is a public key.
+type Key struct {
+	// ID is the lower-case hexadecimal SHA-256 of the SubjectPublicKeyInfo. It is computed; where it is given, it must agree.
+	ID string `json:"id"`
+	// Name is what people call the key.
+	Name string `json:"name"`
+	// State is [KeyActive] if it is empty.
+	State KeyState `json:"state"`
+	// PEM is one block of type PUBLIC KEY.
+	PEM string `json:"pem"`
+}
+
+// getKeys is open to all: whoever verifies signatures needs the keys, and they are no secret.
+func (a *API) getKeys(c *gin.Context) {
+	c.Header("Cache-Control", "no-cache")
+	write(c, a.keys)
+}
+
+// encodeKeys checks the keys and gives the answer. It refuses what is no public key, so that a private key in the wrong
+// place is never published.
+func encodeKeys(keys []Key) ([]byte, error) {
+	listed := make([]Key, 0, len(keys))
+	var errs []error
+	for i, key := range keys {
+		checked, err := checkKey(key)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("making the API: keys[%d]: %w", i, err))
+		}
+		listed = append(listed, checked)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return json.Marshal(listed)
+}
+
+func checkKey(key Key) (Key, error) {
+	block, rest := pem.Decode([]byte(key.PEM))
+	if block == nil || block.Type != "PUBLIC KEY" || len(block.Headers) > 0 || strings.TrimSpace(string(rest)) != "" {
+		return Key{}, errors.New("want one PEM block of type PUBLIC KEY and nothing else")
+	}
+	if _, err := x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+		return Key{}, fmt.Errorf("reading the public key: %w", err)
+	}
+	sum := sha256.Sum256(block.Bytes)
+	id := hex.EncodeToString(sum[:])
+	if key.ID != "" && key.ID != id {
+		return Key{}, errors.New("the id is not the SHA-256 of the key")
+	}
+	switch key.State {
+	case "":
+		key.State = KeyActive
+	case KeyActive, KeyVerifyOnly, KeyRevoked:
+	default:
+		return Key{}, fmt.Errorf("state %.32q is not one of %s, %s, %s", key.State, KeyActive, KeyVerifyOnly, KeyRevoked)
+	}
+	// Encoded anew: text before the block is not published either.
+	key.ID, key.PEM = id, string(pem.EncodeToMemory(block))
+	return key, nil
+}

@@ -1,0 +1,126 @@
+package ledgertest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// Epoch is when the histories of this package begin.
+func Epoch() time.Time { return time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC) }
+
+// Ref gives the n-th digest of a repository. The digests of neighbours share no prefix.
+func Ref(repository string, n int) artifact.Ref {
+	ref, err := artifact.NewRef(repository, artifact.DigestOf(fmt.Append(nil, n)))
+	if err != nil {
+		panic(err) // a test names a repository that is none
+	}
+	return ref
+}
+
+// Event gives an event of a kind at Epoch, with what every event has.
+func Event(kind artifact.Kind, ref artifact.Ref) artifact.Event {
+	return artifact.Event{
+		Version: artifact.Version, ID: artifact.EventID(kind, ref), Kind: kind, Ref: ref, Time: Epoch(),
+		Origin: artifact.OriginSigner, CorrelationID: "c",
+	}
+}
+
+// Entries numbers events from 1.
+func Entries(events ...artifact.Event) []artifact.Entry {
+	entries := make([]artifact.Entry, len(events))
+	for i, e := range events {
+		entries[i] = artifact.Entry{Seq: uint64(i) + 1, Event: e}
+	}
+	return entries
+}
+
+// Repositories are those that histories are about. Two have the same name below their projects, and one repeats the name
+// of its project.
+func Repositories() []string {
+	return []string{"demo/app", "demo/team/app", "other/app", "demo/demo/app", "de.mo/app"}
+}
+
+// Histories draws what may stand in a stream: all kinds, entries that cannot be read, kinds of the future, times that do
+// not follow the sequence, few digests so that events meet, and text that nobody should trust.
+func Histories() *rapid.Generator[[]artifact.Entry] {
+	return rapid.Custom(func(t *rapid.T) []artifact.Entry {
+		seq := uint64(0)
+		return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) artifact.Entry {
+			seq += rapid.Uint64Range(1, 3).Draw(t, "gap") // a stream may lack sequences
+			entry := artifact.Entry{Seq: seq}
+			if rapid.IntRange(0, 9).Draw(t, "readable") > 0 {
+				entry.Event = event(t)
+			}
+			return entry
+		}), 0, 40).Draw(t, "history")
+	})
+}
+
+func event(t *rapid.T) artifact.Event {
+	kinds := []artifact.Kind{
+		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed,
+		artifact.Skipped, artifact.Vanished, artifact.Failed, artifact.Dead, "of_the_future",
+	}
+	repository := rapid.SampledFrom(Repositories()).Draw(t, "repository")
+	e := Event(rapid.SampledFrom(kinds).Draw(t, "kind"), Ref(repository, rapid.IntRange(0, 3).Draw(t, "digest")))
+	e.Time = e.Time.Add(time.Duration(rapid.Int64Range(-5e9, 5e9).Draw(t, "time")))
+	e.MediaType = rapid.SampledFrom([]string{"", "a/b", "c/d"}).Draw(t, "media_type")
+	e.PolicyRevision = rapid.SampledFrom([]string{"", "r1", "r2"}).Draw(t, "policy_revision")
+	e.Attempts = rapid.SampledFrom([]uint64{0, 1, 2, 1 << 63}).Draw(t, "attempts")
+	e.Reason = rapid.SampledFrom([]string{"", "timeout", "denied"}).Draw(t, "reason")
+	e.Detail = text(t, "detail")
+	if rapid.Bool().Draw(t, "child") {
+		e.Parent = Ref(repository, rapid.IntRange(100, 102).Draw(t, "parent")).Digest()
+	}
+	switch e.Kind {
+	case artifact.Received:
+		e.Tag, e.Pusher = text(t, "tag"), text(t, "pusher")
+		if rapid.Bool().Draw(t, "dated") {
+			pushed := time.Unix(rapid.Int64Range(-1e9, 4e9).Draw(t, "pushed_at"), 0)
+			e.PushedAt = &pushed
+		}
+	case artifact.Signed:
+		e.How = rapid.SampledFrom([]artifact.How{artifact.Made, artifact.Found}).Draw(t, "how")
+		e.KeyID = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key_id")
+		e.Format, e.SignatureDigest = "legacy", rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "signature_digest")
+	default:
+	}
+	return e
+}
+
+func text(t *rapid.T, label string) string {
+	return rapid.SampledFrom(append(HostileTexts(), "", "v1", "v2", "latest")).Draw(t, label)
+}
+
+// HostileTexts are what a tag or a pusher may be if somebody means harm.
+func HostileTexts() []string {
+	return []string{
+		"=HYPERLINK(\"http://x\")", "+1+1", "-1", "@SUM(A1)", "\x00nul\x00", "\x1b[31mred\x1b[0m", "a\r\nb\tc", "</script><script>alert(1)</script>",
+		"'; DROP TABLE units; --", "\xff\xfe", "\u202etxt.exe", "\u2028", "%00%0a", "{{.}}", "x" + strings.Repeat("é", 5000),
+	}
+}
+
+// Shuffled draws the same history as something less orderly delivers it: in another order, parts repeated.
+func Shuffled(t *rapid.T, history []artifact.Entry) []artifact.Entry {
+	if len(history) == 0 {
+		return nil
+	}
+	again := rapid.SliceOfN(rapid.SampledFrom(history), 0, len(history)).Draw(t, "repeated")
+	return rapid.Permutation(slices.Concat(history, again)).Draw(t, "order")
+}
+
+// Batches draws a division of a history.
+func Batches(t *rapid.T, history []artifact.Entry) [][]artifact.Entry {
+	var batches [][]artifact.Entry
+	for len(history) > 0 {
+		n := rapid.IntRange(1, len(history)).Draw(t, "batch")
+		batches, history = append(batches, history[:n]), history[n:]
+	}
+	return batches
+}

@@ -1,0 +1,127 @@
+// Package ledgertest holds what tests of the ledger share: a model of the view in memory, a stream of events, and the
+// suite that every view must pass.
+//
+// The model is written to be obviously right, not to be fast: it keeps all rows in a map and looks at each for a query.
+package ledgertest
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/ledger"
+)
+
+// Memory is a view in memory. The zero value is empty and ready. It is safe for concurrent use and forgets everything at
+// the end of the program.
+type Memory struct {
+	mu       sync.Mutex
+	position ledger.Position                 // guarded by mu
+	records  map[artifact.Ref]*ledger.Record // guarded by mu
+}
+
+// Position gives how far the view has come.
+func (m *Memory) Position(ctx context.Context) (ledger.Position, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.position, ctx.Err()
+}
+
+// Reset empties the view, provided that it stands where the caller saw it.
+func (m *Memory) Reset(ctx context.Context, seen ledger.Position, stream time.Time, rules int) (ledger.Position, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return ledger.Position{}, err
+	}
+	if !m.position.Equal(seen) {
+		return ledger.Position{}, ledger.ErrOtherBasis
+	}
+	m.records = nil
+	m.position = ledger.Position{Basis: ledger.Basis{Stream: stream, Rules: rules, Generation: seen.Generation + 1}}
+	return m.position, nil
+}
+
+// Apply takes entries into the rows.
+func (m *Memory) Apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !m.position.Basis.Equal(basis) {
+		return ledger.ErrOtherBasis
+	}
+	if m.records == nil {
+		m.records = make(map[artifact.Ref]*ledger.Record)
+	}
+	for _, entry := range entries {
+		m.position.Seq = max(m.position.Seq, entry.Seq)
+		if !ledger.Projects(entry) {
+			continue
+		}
+		record := m.records[entry.Event.Ref]
+		if record == nil {
+			record = &ledger.Record{Ref: entry.Event.Ref}
+			m.records[entry.Event.Ref] = record
+		}
+		record.Apply(entry)
+	}
+	return nil
+}
+
+// Signatures answers a query.
+func (m *Memory) Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error) {
+	f, err := q.Filter()
+	if err != nil {
+		return ledger.Page{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return ledger.Page{}, err
+	}
+	var found []*ledger.Record
+	for _, record := range m.records {
+		if matches(f, record) {
+			found = append(found, record)
+		}
+	}
+	slices.SortFunc(found, func(a, b *ledger.Record) int { return compare(place(b), place(a)) })
+	page := ledger.Page{Items: []ledger.Row{}}
+	for i, record := range found {
+		if i == f.Limit {
+			page.NextCursor = f.Cursor(place(found[i-1]))
+			break
+		}
+		page.Items = append(page.Items, record.Row())
+	}
+	return page, nil
+}
+
+func matches(f ledger.Filter, r *ledger.Record) bool {
+	digest := r.Ref.Digest()
+	switch {
+	case f.Project != "" && r.Ref.Project() != f.Project,
+		f.Repository != "" && r.Ref.Repository() != f.Repository,
+		!strings.HasPrefix(digest, f.DigestFrom),
+		f.State != "" && r.State() != f.State,
+		!f.Since.IsZero() && r.FirstSeenAt.Before(f.Since),
+		!f.Until.IsZero() && !r.FirstSeenAt.Before(f.Until):
+		return false
+	default:
+		return f.After.FirstSeq == 0 || compare(place(r), f.After) < 0
+	}
+}
+
+func place(r *ledger.Record) ledger.Place {
+	return ledger.Place{FirstSeenAt: r.FirstSeenAt, FirstSeq: r.FirstSeq}
+}
+
+func compare(a, b ledger.Place) int {
+	return cmp.Or(a.FirstSeenAt.Compare(b.FirstSeenAt), cmp.Compare(a.FirstSeq, b.FirstSeq))
+}

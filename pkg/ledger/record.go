@@ -1,0 +1,250 @@
+package ledger
+
+import (
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// State is where a digest stands.
+type State string
+
+// The states. A state is added, never renamed.
+const (
+	Pending State = "pending" // asked for, no outcome yet
+	Signed  State = "signed"  // a signature was checked and holds
+	Failed  State = "failed"  // the last attempt failed and will be repeated
+	Dead    State = "dead"    // given up; waits in the dead letters
+	Skipped State = "skipped" // not to be signed
+	Gone    State = "gone"    // no longer in Harbor
+)
+
+// States gives all states, in the order in which help texts name them.
+func States() []State { return []State{Pending, Signed, Failed, Dead, Skipped, Gone} }
+
+// Limits of text in a record, in bytes. They keep a page small and fit into an index of every database.
+const (
+	maxText   = 512
+	maxDetail = 2048
+)
+
+// Record is all that the events applied so far say of one digest. Each part keeps the lowest or the highest sequence that
+// set it, and gives way only to a lower or a higher one: applying events is commutative and idempotent. A sequence of 0
+// means that no event has set the part.
+//
+// Fields are exported for stores, which keep them as they are; only Apply changes them otherwise. All times are UTC with
+// a resolution of one microsecond. A Record is not safe for concurrent use.
+type Record struct {
+	Ref artifact.Ref
+
+	// The event of the lowest sequence, of any kind: a digest whose webhook was lost has no received event.
+	FirstSeq    uint64
+	FirstSeenAt time.Time
+	// LastSeq is the highest sequence of any event.
+	LastSeq uint64
+
+	// The first received event. PushedAt is zero where the webhook named no time.
+	ReceivedSeq uint64
+	ReceivedAt  time.Time
+	PushedAt    time.Time
+	Pusher      string
+	// LastReceivedSeq is the highest sequence of a received event.
+	LastReceivedSeq uint64
+
+	// The first signed event.
+	SignedSeq uint64
+	SignedAt  time.Time
+	// The last signed event.
+	VerifiedSeq     uint64
+	VerifiedAt      time.Time
+	KeyID           string
+	Format          string
+	SignatureDigest string
+	How             artifact.How
+
+	// GoneSeq is the highest sequence of a gone event.
+	GoneSeq uint64
+
+	// The last event that is not signed: what the state is as long as no signature counts.
+	OtherSeq uint64
+	Other    State
+	Reason   string
+	Detail   string
+
+	// The last event that names a media type, and the last that names a policy revision.
+	MediaTypeSeq      uint64
+	MediaType         string
+	PolicyRevisionSeq uint64
+	PolicyRevision    string
+
+	// Attempts is the highest number of attempts that an event names, within what a database can hold.
+	Attempts uint64
+
+	// Tags and Parents (digests of indexes) that events name. In a store they are kept beside the record; a record that was
+	// loaded holds those of the events applied since, and the union is what counts.
+	Tags    map[string]Seen
+	Parents map[string]Seen
+}
+
+// Seen is when something was named first and last, by sequence.
+type Seen struct {
+	FirstSeq uint64
+	FirstAt  time.Time
+	LastSeq  uint64
+	LastAt   time.Time
+}
+
+// Merge gives the union of both.
+func (s Seen) Merge(other Seen) Seen {
+	if s.FirstSeq == 0 || other.FirstSeq != 0 && other.FirstSeq < s.FirstSeq {
+		s.FirstSeq, s.FirstAt = other.FirstSeq, other.FirstAt
+	}
+	if other.LastSeq > s.LastSeq {
+		s.LastSeq, s.LastAt = other.LastSeq, other.LastAt
+	}
+	return s
+}
+
+// Projects says whether an entry changes a row. Others only move the position: those without an event, and those of a
+// kind that these rules do not know.
+func Projects(entry artifact.Entry) bool {
+	if entry.Event.Kind == artifact.Signed {
+		return true
+	}
+	_, known := stateOf(entry.Event.Kind)
+	return known
+}
+
+// Apply takes an entry of the record's digest into account. An entry that does not project is ignored.
+func (r *Record) Apply(entry artifact.Entry) {
+	if !Projects(entry) {
+		return
+	}
+	seq, e := entry.Seq, entry.Event
+	at := instant(e.Time)
+
+	if lower(&r.FirstSeq, seq) {
+		r.FirstSeenAt = at
+	}
+	higher(&r.LastSeq, seq)
+	r.Attempts = max(r.Attempts, min(e.Attempts, math.MaxInt64))
+	if e.MediaType != "" && higher(&r.MediaTypeSeq, seq) {
+		r.MediaType = clean(e.MediaType, maxText)
+	}
+	if e.PolicyRevision != "" && higher(&r.PolicyRevisionSeq, seq) {
+		r.PolicyRevision = clean(e.PolicyRevision, maxText)
+	}
+	note(&r.Parents, clean(e.Parent, maxText), seq, at)
+
+	switch e.Kind {
+	case artifact.Signed:
+		r.applySigned(seq, at, e)
+		return
+	case artifact.Received:
+		r.applyReceived(seq, at, e)
+	case artifact.Vanished:
+		higher(&r.GoneSeq, seq)
+	default:
+	}
+	if state, _ := stateOf(e.Kind); higher(&r.OtherSeq, seq) {
+		r.Other, r.Reason, r.Detail = state, clean(e.Reason, maxText), clean(e.Detail, maxDetail)
+	}
+}
+
+func (r *Record) applySigned(seq uint64, at time.Time, e artifact.Event) {
+	if lower(&r.SignedSeq, seq) {
+		r.SignedAt = at
+	}
+	if higher(&r.VerifiedSeq, seq) {
+		r.VerifiedAt = at
+		r.KeyID, r.Format = clean(e.KeyID, maxText), clean(e.Format, maxText)
+		r.SignatureDigest = clean(e.SignatureDigest, maxText)
+		r.How = artifact.How(clean(string(e.How), maxText))
+	}
+}
+
+func (r *Record) applyReceived(seq uint64, at time.Time, e artifact.Event) {
+	if lower(&r.ReceivedSeq, seq) {
+		r.ReceivedAt, r.PushedAt = at, time.Time{}
+		if e.PushedAt != nil {
+			r.PushedAt = instant(*e.PushedAt)
+		}
+		r.Pusher = clean(e.Pusher, maxText)
+	}
+	higher(&r.LastReceivedSeq, seq)
+	note(&r.Tags, clean(e.Tag, maxText), seq, at)
+}
+
+// State is where the digest stands: signed if its last signature is newer than its last disappearance, otherwise what the
+// last event without a signature says. A failed attempt to look again does not undo a signature that was checked.
+func (r *Record) State() State {
+	if r.VerifiedSeq > r.GoneSeq {
+		return Signed
+	}
+	return r.Other
+}
+
+func stateOf(kind artifact.Kind) (State, bool) {
+	switch kind {
+	case artifact.Received, artifact.Queued:
+		return Pending, true
+	case artifact.Skipped:
+		return Skipped, true
+	case artifact.Vanished:
+		return Gone, true
+	case artifact.Failed:
+		return Failed, true
+	case artifact.Dead:
+		return Dead, true
+	default:
+		return "", false
+	}
+}
+
+// lower sets *register to seq if that is lower, or the register is unset.
+func lower(register *uint64, seq uint64) bool {
+	if *register != 0 && seq >= *register {
+		return false
+	}
+	*register = seq
+	return true
+}
+
+// higher sets *register to seq if that is higher.
+func higher(register *uint64, seq uint64) bool {
+	if seq <= *register {
+		return false
+	}
+	*register = seq
+	return true
+}
+
+func note(set *map[string]Seen, name string, seq uint64, at time.Time) {
+	if name == "" {
+		return
+	}
+	if *set == nil {
+		*set = make(map[string]Seen, 1)
+	}
+	(*set)[name] = (*set)[name].Merge(Seen{FirstSeq: seq, FirstAt: at, LastSeq: seq, LastAt: at})
+}
+
+// instant brings a time to the resolution that every database keeps.
+func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// clean makes text of unknown origin storable everywhere: valid UTF-8, without NUL (PostgreSQL refuses it), of limited
+// length. Other control characters stay: they are evidence, and harmless until somebody prints them raw.
+func clean(s string, limit int) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	cut := limit
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut]
+}

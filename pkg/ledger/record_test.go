@@ -1,0 +1,163 @@
+package ledger_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
+)
+
+func TestState(t *testing.T) {
+	const (
+		received = artifact.Received
+		signed   = artifact.Signed
+		skipped  = artifact.Skipped
+		gone     = artifact.Vanished
+		failed   = artifact.Failed
+		dead     = artifact.Dead
+	)
+	tests := []struct {
+		name  string
+		kinds []artifact.Kind
+		want  ledger.State
+	}{
+		{"pushed", []artifact.Kind{received}, ledger.Pending},
+		{"child of an index", []artifact.Kind{artifact.Queued}, ledger.Pending},
+		{"signed child of another index", []artifact.Kind{signed, artifact.Queued}, ledger.Signed},
+		{"signed", []artifact.Kind{received, signed}, ledger.Signed},
+		{"found by a sweep alone", []artifact.Kind{signed}, ledger.Signed},
+		{"pushed again", []artifact.Kind{received, signed, received}, ledger.Signed},
+		{"a later failure does not undo a signature", []artifact.Kind{received, signed, failed}, ledger.Signed},
+		{"failed once, then signed", []artifact.Kind{received, failed, signed}, ledger.Signed},
+		{"failed", []artifact.Kind{received, failed}, ledger.Failed},
+		{"failed, then given up", []artifact.Kind{received, failed, dead}, ledger.Dead},
+		{"given up, then pushed again", []artifact.Kind{received, dead, received}, ledger.Pending},
+		{"skipped", []artifact.Kind{received, skipped}, ledger.Skipped},
+		{"deleted", []artifact.Kind{received, signed, gone}, ledger.Gone},
+		{"deleted and pushed again", []artifact.Kind{received, signed, gone, received}, ledger.Pending},
+		{"deleted and signed again", []artifact.Kind{received, signed, gone, received, signed}, ledger.Signed},
+		{"deleted and failed again", []artifact.Kind{signed, gone, received, failed}, ledger.Failed},
+		{"of the future alone", []artifact.Kind{"of_the_future"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := ledger.Record{Ref: ledgertest.Ref("demo/app", 1)}
+			for i, kind := range tt.kinds {
+				r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: ledgertest.Event(kind, r.Ref)})
+			}
+			if got := r.State(); got != tt.want {
+				t.Errorf("State() after %v = %q, want %q", tt.kinds, got, tt.want)
+			}
+		})
+	}
+}
+
+// TestStateIsTheOneOfAnOrderedReading compares the registers with the plain reading of a history from its beginning.
+func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		history := ledgertest.Histories().Draw(t, "history")
+		want := map[artifact.Ref]ledger.State{}
+		for _, entry := range history {
+			ref := entry.Event.Ref
+			if entry.Event.Kind == artifact.Vanished {
+				want[ref] = ledger.Gone
+				continue
+			}
+			if want[ref] == ledger.Signed {
+				continue
+			}
+			switch entry.Event.Kind {
+			case artifact.Received, artifact.Queued:
+				want[ref] = ledger.Pending
+			case artifact.Signed:
+				want[ref] = ledger.Signed
+			case artifact.Skipped, artifact.Failed, artifact.Dead:
+				want[ref] = ledger.State(entry.Event.Kind)
+			default:
+			}
+		}
+		got := map[artifact.Ref]ledger.State{}
+		records := map[artifact.Ref]*ledger.Record{}
+		for _, entry := range ledgertest.Shuffled(t, history) {
+			if !ledger.Projects(entry) {
+				continue
+			}
+			ref := entry.Event.Ref
+			if records[ref] == nil {
+				records[ref] = &ledger.Record{Ref: ref}
+			}
+			records[ref].Apply(entry)
+			got[ref] = records[ref].State()
+		}
+		for ref, state := range want {
+			if got[ref] != state {
+				t.Fatalf("state of %s = %q, want %q", ref, got[ref], state)
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%d digests, want %d", len(got), len(want))
+		}
+	})
+}
+
+func TestRow(t *testing.T) {
+	ref := ledgertest.Ref("demo/team/app", 1)
+	at := func(seconds int) time.Time { return ledgertest.Epoch().Add(time.Duration(seconds) * time.Second) }
+	pushed := at(0).In(time.FixedZone("east", 3600))
+	parent := ledgertest.Ref("demo/team/app", 2).Digest()
+	events := []artifact.Event{
+		{Kind: artifact.Received, Ref: ref, Time: at(1), Tag: "v1", Pusher: "ann", PushedAt: &pushed},
+		{Kind: artifact.Failed, Ref: ref, Time: at(2), Reason: "timeout", Detail: "no answer", Attempts: 1, MediaType: "a/b", PolicyRevision: "r1"},
+		{Kind: artifact.Signed, Ref: ref, Time: at(3), How: artifact.Made, KeyID: "k1", Format: "legacy", SignatureDigest: "s1", Attempts: 2, PolicyRevision: "r2"},
+		{Kind: artifact.Received, Ref: ref, Time: at(4), Tag: "v2", Pusher: "bob"},
+		{Kind: artifact.Signed, Ref: ref, Time: at(5), How: artifact.Found, KeyID: "k2", Format: "bundle", SignatureDigest: "s2", Attempts: 1, Parent: parent},
+	}
+	r := ledger.Record{Ref: ref}
+	entries := ledgertest.Entries(events...)
+	slices.Reverse(entries)
+	for _, entry := range entries {
+		r.Apply(entry)
+	}
+	got := r.Row()
+	checks := []struct {
+		field     string
+		got, want any
+	}{
+		{"project", got.Project, "demo"},
+		{"repository", got.Repository, "demo/team/app"},
+		{"digest", got.Digest, ref.Digest()},
+		{"media_type", got.MediaType, "a/b"},
+		{"pusher is the first", got.Pusher, "ann"},
+		{"pushed_at is UTC", *got.PushedAt, at(0)},
+		{"first_seen_at", got.FirstSeenAt, at(1)},
+		{"received_at is the first", *got.ReceivedAt, at(1)},
+		{"signed_at is the first", *got.SignedAt, at(3)},
+		{"verified_at is the last", *got.VerifiedAt, at(5)},
+		{"state", got.State, ledger.Signed},
+		{"reason of an earlier failure", got.Reason, ""},
+		{"detail of an earlier failure", got.Detail, ""},
+		{"key_id is the last", got.KeyID, "k2"},
+		{"format is the last", got.Format, "bundle"},
+		{"signature_digest is the last", got.SignatureDigest, "s2"},
+		{"how is the last", got.How, artifact.Found},
+		{"attempts are the most", got.Attempts, uint64(2)},
+		{"policy_revision is the last that was named", got.PolicyRevision, "r2"},
+		{"ledger_seq", got.LedgerSeq, uint64(5)},
+	}
+	for _, c := range checks {
+		if c.got != c.want {
+			t.Errorf("%s = %v, want %v", c.field, c.got, c.want)
+		}
+	}
+	if want := []string{"v2", "v1"}; !slices.Equal(got.Tags, want) {
+		t.Errorf("tags = %v, want %v", got.Tags, want)
+	}
+	if want := []string{parent}; !slices.Equal(got.Parents, want) {
+		t.Errorf("parents = %v, want %v", got.Parents, want)
+	}
+}

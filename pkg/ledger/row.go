@@ -1,0 +1,92 @@
+package ledger
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// MaxNames is how many tags and how many parents a row shows at most: those that were named last.
+const MaxNames = 100
+
+// Row is one digest as the report shows it. Times are UTC; those that are unknown are null.
+type Row struct {
+	Project    string `json:"project"`
+	Repository string `json:"repository"` // full name, project included
+	Digest     string `json:"digest"`
+	MediaType  string `json:"media_type"` // empty until a signer has read the manifest
+
+	// Parents are the digests of the indexes that named this one as their child. Parents and Tags stand in the order in
+	// which they were named last, newest first, at most [MaxNames] of each; the totals count all.
+	Parents      []string `json:"parents"`
+	ParentsTotal int      `json:"parents_total"`
+	Tags         []string `json:"tags"`
+	TagsTotal    int      `json:"tags_total"`
+
+	// Pusher and PushedAt are the word of the first webhook.
+	Pusher   string     `json:"pusher"`
+	PushedAt *time.Time `json:"pushed_at"`
+	// FirstSeenAt is when the ledger first heard of the digest, by webhook or otherwise; ReceivedAt when the first webhook
+	// came in.
+	FirstSeenAt time.Time  `json:"first_seen_at"`
+	ReceivedAt  *time.Time `json:"received_at"`
+
+	// State with, unless it is signed or pending, Reason (from a closed set) and Detail (for people).
+	State  State  `json:"state"`
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+
+	// SignedAt is when a signature was first known to hold, VerifiedAt when one was last checked; the rest is about the
+	// latter. They stay when the digest is gone: only State says what counts now.
+	SignedAt        *time.Time   `json:"signed_at"`
+	VerifiedAt      *time.Time   `json:"verified_at"`
+	KeyID           string       `json:"key_id"`
+	Format          string       `json:"format"`
+	SignatureDigest string       `json:"signature_digest"`
+	How             artifact.How `json:"how"`
+
+	Attempts       uint64 `json:"attempts"`
+	PolicyRevision string `json:"policy_revision"`
+	// LedgerSeq is the sequence of the last event that concerns the digest.
+	LedgerSeq uint64 `json:"ledger_seq"`
+}
+
+// Row gives the record as the report shows it, with the tags and parents that the record itself holds.
+func (r *Record) Row() Row {
+	row := Row{
+		Project: r.Ref.Project(), Repository: r.Ref.Repository(), Digest: r.Ref.Digest(), MediaType: r.MediaType,
+		Parents: newest(r.Parents), ParentsTotal: len(r.Parents), Tags: newest(r.Tags), TagsTotal: len(r.Tags),
+		Pusher: r.Pusher, PushedAt: optional(r.PushedAt), FirstSeenAt: r.FirstSeenAt, ReceivedAt: optional(r.ReceivedAt),
+		State: r.State(), SignedAt: optional(r.SignedAt), VerifiedAt: optional(r.VerifiedAt),
+		KeyID: r.KeyID, Format: r.Format, SignatureDigest: r.SignatureDigest, How: r.How,
+		Attempts: r.Attempts, PolicyRevision: r.PolicyRevision, LedgerSeq: r.LastSeq,
+	}
+	if row.State != Signed {
+		row.Reason, row.Detail = r.Reason, r.Detail
+	}
+	return row
+}
+
+// newest gives the names by the sequence that named them last, newest first, then by name.
+func newest(set map[string]Seen) []string {
+	names := slices.SortedFunc(maps.Keys(set), func(a, b string) int {
+		return cmp.Or(cmp.Compare(set[b].LastSeq, set[a].LastSeq), cmp.Compare(a, b))
+	})
+	if len(names) > MaxNames {
+		names = names[:MaxNames]
+	}
+	if names == nil {
+		names = []string{}
+	}
+	return names
+}
+
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,84 @@
+package sqldb_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
+	"github.com/harborseal/harborseal/pkg/ledger/sqldb"
+)
+
+// pushes gives the events of n digests in 50 repositories: each is received with a tag, and signed.
+func pushes(n int) []artifact.Entry {
+	entries := make([]artifact.Entry, 0, 2*n)
+	for i := range n {
+		ref := ledgertest.Ref(fmt.Sprintf("p%d/team/app%d", i%5, i%50), i)
+		received, signed := ledgertest.Event(artifact.Received, ref), ledgertest.Event(artifact.Signed, ref)
+		received.Tag, received.Pusher = fmt.Sprintf("v%d", i), "robot$ci"
+		signed.KeyID, signed.SignatureDigest, signed.How = ref.Digest()[7:], ref.Digest(), artifact.Made
+		seq := uint64(len(entries))
+		entries = append(entries, artifact.Entry{Seq: seq + 1, Event: received}, artifact.Entry{Seq: seq + 2, Event: signed})
+	}
+	return entries
+}
+
+func openBench(b *testing.B) *sqldb.Store {
+	b.Helper()
+	store, err := sqldb.Open(b.Context(), sqldb.Config{Path: filepath.Join(b.TempDir(), "ledger.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+// BenchmarkApply projects batches of 500 events into a growing database. The number to look at is events/s.
+func BenchmarkApply(b *testing.B) {
+	store := openBench(b)
+	basis := ledgertest.Begin(b, store)
+	entries := pushes(b.N * 250)
+	b.ResetTimer()
+	for i := range b.N {
+		ledgertest.Apply(b, store, basis, entries[i*500:(i+1)*500]...)
+	}
+	b.ReportMetric(float64(len(entries))/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkPage reads pages of 100 out of 50,000 rows.
+func BenchmarkPage(b *testing.B) {
+	store := openBench(b)
+	entries := pushes(50_000)
+	ledgertest.Apply(b, store, ledgertest.Begin(b, store), entries...)
+	digest := entries[777].Event.Ref.Digest()
+	for _, bb := range []struct {
+		name string
+		q    ledger.Query
+	}{
+		{"all", ledger.Query{}},
+		{"project", ledger.Query{Project: "p1"}},
+		{"project and state", ledger.Query{Project: "p1", State: ledger.Signed}},
+		{"state without rows", ledger.Query{State: ledger.Dead}},
+		{"repository", ledger.Query{Repository: "p1/team/app1"}},
+		{"digest", ledger.Query{Digest: digest}},
+		{"digest prefix", ledger.Query{Digest: digest[:20]}},
+		{"digest prefix and project", ledger.Query{Digest: digest[:20], Project: "p1"}},
+		{"digest prefix and everything", ledger.Query{
+			Digest: digest[:20], Project: "p3", Repository: "team/app38", State: ledger.Signed, Since: ledgertest.Epoch().Add(-time.Hour), Until: ledgertest.Epoch().Add(time.Hour),
+		}},
+		{"no time between", ledger.Query{Since: ledgertest.Epoch().Add(time.Hour), Until: ledgertest.Epoch().Add(2 * time.Hour)}},
+		{"repository and a state without rows", ledger.Query{Repository: "p1/team/app1", State: ledger.Dead}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			for range b.N {
+				if _, err := store.Signatures(context.Background(), bb.q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

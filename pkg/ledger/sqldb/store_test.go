@@ -1,0 +1,320 @@
+package sqldb_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
+	"github.com/harborseal/harborseal/pkg/ledger/sqldb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestView(t *testing.T) {
+	ledgertest.TestView(t, func(t *testing.T) ledgertest.View {
+		t.Helper()
+		return open(t, filepath.Join(t.TempDir(), "ledger.db"))
+	})
+}
+
+func open(t *testing.T, path string) *sqldb.Store {
+	t.Helper()
+	store, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
+	if err != nil {
+		t.Fatalf("Open(%s): %v", path, err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return store
+}
+
+// raw opens a file without the store, to look at it or to harm it.
+func raw(t *testing.T, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("closing: %v", err)
+		}
+	})
+	return db
+}
+
+func exec(t *testing.T, db *sql.DB, statement string) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func history() []artifact.Entry {
+	ref := ledgertest.Ref("demo/app", 1)
+	received, signed := ledgertest.Event(artifact.Received, ref), ledgertest.Event(artifact.Signed, ref)
+	received.Tag, signed.Parent = "v1", ledgertest.Ref("demo/app", 2).Digest()
+	return ledgertest.Entries(received, signed)
+}
+
+func TestReopen(t *testing.T) {
+	// A path that would mean something else in an address.
+	path := filepath.Join(t.TempDir(), "the ledger?mode=memory&x=%41#y.db")
+	first, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	ledgertest.Apply(t, first, ledgertest.Begin(t, first), history()...)
+	want := ledgertest.All(t, first, ledger.Query{})
+	wantPosition, err := first.Position(t.Context())
+	if err != nil || len(want) != 1 {
+		t.Fatalf("%d rows, %v; want 1", len(want), err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("Stat = %v, %v; want a file that only its owner may read", info, err)
+	}
+
+	second := open(t, path)
+	if got := ledgertest.All(t, second, ledger.Query{}); !reflect.DeepEqual(got, want) {
+		t.Errorf("rows after opening again = %+v, want %+v", got, want)
+	}
+	if got, err := second.Position(t.Context()); err != nil || !got.Equal(wantPosition) {
+		t.Errorf("Position() = %+v, %v; want %+v", got, err, wantPosition)
+	}
+}
+
+// TestApplyIsAllOrNothing makes each write of a batch fail in turn, as a crash between two of them would.
+func TestApplyIsAllOrNothing(t *testing.T) {
+	for _, write := range []string{"INSERT ON units", "INSERT ON tags", "INSERT ON parents", "UPDATE ON view_position"} {
+		t.Run(write, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			store := open(t, path)
+			basis := ledgertest.Begin(t, store)
+			db := raw(t, path)
+			exec(t, db, "CREATE TRIGGER broken BEFORE "+write+" BEGIN SELECT RAISE(ABORT, 'broken'); END")
+
+			err := store.Apply(t.Context(), basis, history())
+			if got := fault.Of(err); err == nil || got.Kind != fault.Transient || got.Reason != fault.StorageUnavailable {
+				t.Errorf("Apply = %v (%+v), want a transient fault of the storage", err, got)
+			}
+			if got := ledgertest.All(t, store, ledger.Query{}); len(got) != 0 {
+				t.Errorf("rows of a failed batch = %+v, want none", got)
+			}
+			if got, err := store.Position(t.Context()); err != nil || got.Seq != 0 {
+				t.Errorf("Position() = %+v, %v; want sequence 0", got, err)
+			}
+
+			exec(t, db, "DROP TRIGGER broken")
+			ledgertest.Apply(t, store, basis, history()...)
+			if got := ledgertest.All(t, store, ledger.Query{}); len(got) != 1 || len(got[0].Tags) != 1 || len(got[0].Parents) != 1 {
+				t.Errorf("rows = %+v, want one with its tag and parent", got)
+			}
+		})
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	tests := []struct {
+		name    string
+		prepare func(t *testing.T, path string)
+		kind    fault.Kind
+		reason  fault.Reason
+		says    string
+	}{
+		{
+			"newer schema",
+			func(t *testing.T, path string) {
+				t.Helper()
+				closeNow(t, path)
+				exec(t, raw(t, path), "INSERT INTO ledger_schema (version_id, is_applied) VALUES (99, TRUE)")
+			},
+			fault.Permanent, fault.NewerVersion, "schema version 99, this program knows up to 1",
+		},
+		{
+			"another program's database",
+			func(t *testing.T, path string) {
+				t.Helper()
+				exec(t, raw(t, path), "CREATE TABLE units (id INTEGER)")
+			},
+			fault.Permanent, fault.StorageUnavailable, "tables of another program",
+		},
+		{
+			"no database",
+			func(t *testing.T, path string) {
+				t.Helper()
+				if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			},
+			fault.Permanent, fault.StorageUnavailable, "delete the file",
+		},
+		{
+			"no file",
+			func(t *testing.T, path string) {
+				t.Helper()
+				if err := os.Mkdir(path, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			},
+			fault.Transient, fault.StorageUnavailable, "is a directory",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			tt.prepare(t, path)
+			store, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
+			if err == nil {
+				t.Fatalf("Open succeeds, want an error; closing: %v", store.Close())
+			}
+			if got := fault.Of(err); got.Kind != tt.kind || got.Reason != tt.reason || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("Open: error %v (%s, %s); want %s, %s, with %q", err, got.Kind, got.Reason, tt.kind, tt.reason, tt.says)
+			}
+		})
+	}
+	if _, err := sqldb.Open(t.Context(), sqldb.Config{}); err == nil {
+		t.Error("Open without a path: no error")
+	}
+}
+
+func closeNow(t *testing.T, path string) {
+	t.Helper()
+	store, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+}
+
+// TestRebuild loses the database and lets the projector fill a new one from the stream.
+func TestRebuild(t *testing.T) {
+	stream := ledgertest.NewStream(ledgertest.Epoch())
+	for _, entry := range ledgertest.Histories().Example(7) {
+		stream.Append(entry.Event)
+	}
+	last := stream.Append(ledgertest.Event(artifact.Received, ledgertest.Ref("demo/app", 1)))
+
+	project := func(path string) []ledger.Row {
+		store := open(t, path)
+		p, err := ledger.NewProjector(ledger.ProjectorConfig{Source: stream, View: store, Logger: zerolog.Nop()})
+		if err != nil {
+			t.Fatalf("NewProjector: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run() = %v, want nil", err)
+			}
+		}()
+		deadline := time.After(10 * time.Second)
+		for {
+			position, err := store.Position(t.Context())
+			if err != nil {
+				t.Fatalf("Position: %v", err)
+			}
+			if position.Seq == last {
+				return ledgertest.All(t, store, ledger.Query{})
+			}
+			select {
+			case <-deadline:
+				t.Fatalf("position %d after 10 s, want %d", position.Seq, last)
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+	folder := t.TempDir()
+	want := project(filepath.Join(folder, "first.db"))
+	got := project(filepath.Join(folder, "second.db"))
+	if len(want) < 2 || !reflect.DeepEqual(got, want) {
+		t.Errorf("rows of the rebuilt database = %+v, want %+v", got, want)
+	}
+}
+
+// TestNamesKeepBothEnds looks at what no row shows yet: when a tag was seen first and last.
+func TestNamesKeepBothEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	store := open(t, path)
+	basis := ledgertest.Begin(t, store)
+	at := func(seq int) time.Time { return ledgertest.Epoch().Add(time.Duration(seq) * time.Second) }
+	for _, seen := range []struct {
+		seq uint64
+		at  time.Time
+	}{{5, at(5)}, {3, at(3)}, {9, at(9)}, {4, at(4)}, {9, at(9)}, {3, at(3)}} {
+		e := ledgertest.Event(artifact.Received, ledgertest.Ref("demo/app", 1))
+		e.Tag, e.Time = "v1", seen.at
+		ledgertest.Apply(t, store, basis, artifact.Entry{Seq: seen.seq, Event: e})
+	}
+	type ends struct{ firstSeq, firstAt, lastSeq, lastAt int64 }
+	var got ends
+	err := raw(t, path).QueryRowContext(t.Context(), "SELECT first_seq, first_at, last_seq, last_at FROM tags").
+		Scan(&got.firstSeq, &got.firstAt, &got.lastSeq, &got.lastAt)
+	want := ends{3, at(3).UnixMicro(), 9, at(9).UnixMicro()}
+	if err != nil || got != want {
+		t.Errorf("ends = %+v, %v; want %+v", got, err, want)
+	}
+}
+
+// TestTwoPrograms has two stores on one file apply the same entries at the same time, while a third one reads.
+func TestTwoPrograms(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	one, two, reader := open(t, path), open(t, path), open(t, path)
+	basis := ledgertest.Begin(t, one)
+	var entries []artifact.Entry
+	for i := range 200 {
+		e := ledgertest.Event(artifact.Received, ledgertest.Ref("demo/app", i%20))
+		e.Tag = fmt.Sprintf("v%d", i)
+		entries = append(entries, artifact.Entry{Seq: uint64(i) + 1, Event: e})
+	}
+	var group sync.WaitGroup
+	for _, store := range []*sqldb.Store{one, two} {
+		group.Go(func() {
+			for batch := range slices.Chunk(entries, 7) {
+				if err := store.Apply(t.Context(), basis, batch); err != nil {
+					t.Errorf("Apply: %v", err)
+				}
+			}
+		})
+	}
+	group.Go(func() {
+		for range 50 {
+			if _, err := reader.Signatures(t.Context(), ledger.Query{Project: "demo"}); err != nil {
+				t.Errorf("Signatures: %v", err)
+			}
+		}
+	})
+	group.Wait()
+	model := &ledgertest.Memory{}
+	ledgertest.Apply(t, model, ledgertest.Begin(t, model), entries...)
+	got, want := ledgertest.All(t, reader, ledger.Query{}), ledgertest.All(t, model, ledger.Query{})
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("rows = %+v, want %+v", got, want)
+	}
+}
