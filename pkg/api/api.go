@@ -35,10 +35,10 @@ type signatures interface {
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
 }
 
-// Config is what the API needs. Signatures and TokensFile are required.
+// Config is what the API needs. Signatures is required.
 type Config struct {
 	Signatures signatures
-	// TokensFile is the path of the file of tokens: see [New].
+	// TokensFile is the path of the file of tokens: see [New]. Without one nobody may read the report.
 	TokensFile string
 	// Keys are the public keys by which signatures are checked, in the order in which they are listed.
 	Keys []Key

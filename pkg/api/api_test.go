@@ -363,7 +363,6 @@ func TestNewRefuses(t *testing.T) {
 		says string
 	}{
 		{"no report", api.Config{TokensFile: good}, "Signatures"},
-		{"no tokens", api.Config{Signatures: &report{}}, "TokensFile"},
 		{"tokens missing", api.Config{Signatures: &report{}, TokensFile: good + "x"}, "no such file"},
 		{"negative timeout", api.Config{Signatures: &report{}, TokensFile: good, Timeout: -1}, "Timeout"},
 		{"private key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: private}}}, "PUBLIC KEY"},
@@ -382,5 +381,23 @@ func TestNewRefuses(t *testing.T) {
 				t.Errorf("New: error %v tells a secret", err)
 			}
 		})
+	}
+}
+
+func TestNobodyMayReadWithoutAFileOfTokens(t *testing.T) {
+	a, err := api.New(api.Config{Signatures: &report{}, Logger: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := gin.New()
+	a.Register(engine)
+	for path, want := range map[string]int{"/api/v1/signatures": http.StatusUnauthorized, "/api/v1/keys": http.StatusOK} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		req.Header.Set("Authorization", "Bearer "+strings.Repeat("0", 64))
+		answer := httptest.NewRecorder()
+		engine.ServeHTTP(answer, req)
+		if answer.Code != want {
+			t.Errorf("GET %s = %d, want %d", path, answer.Code, want)
+		}
 	}
 }
