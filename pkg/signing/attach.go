@@ -48,14 +48,8 @@ func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifa
 		return Verdict{}, fmt.Errorf("adding the signature to those that are there: %w", err)
 	}
 	failpoint.Hit(failpoint.SigningAfterSign)
-	for _, blob := range blobs {
-		if err := s.cfg.Registry.PushBlob(ctx, ref.Repository(), blob); err != nil {
-			return Verdict{}, fmt.Errorf("pushing a signature blob: %w", err)
-		}
-	}
-	failpoint.Hit(failpoint.SigningAfterPayload)
-	if err := s.cfg.Registry.PutManifest(ctx, ref.Repository(), s.cfg.Format.Reference(ref.Digest()), m); err != nil {
-		return Verdict{}, fmt.Errorf("pushing the signature manifest: %w", err)
+	if err := s.push(ctx, ref, m, blobs); err != nil {
+		return Verdict{}, err
 	}
 	failpoint.Hit(failpoint.SigningAfterAttach)
 
@@ -71,4 +65,39 @@ func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifa
 	}
 	failpoint.Hit(failpoint.SigningAfterVerify)
 	return verdict, nil
+}
+
+// push uploads the blobs and puts the manifest. A blob that this process put into the repository before, such as the
+// constant configuration, is left out at first: that saves two requests. It is a guess and never believed: if the registry
+// misses a blob, all are uploaded and the manifest is put again.
+func (s *Service) push(ctx context.Context, ref artifact.Ref, m artifact.Manifest, blobs []artifact.Blob) error {
+	tag := s.cfg.Format.Reference(ref.Digest())
+	if err := s.pushBlobs(ctx, ref, blobs, s.pushed.has); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.SigningAfterPayload)
+	err := s.cfg.Registry.PutManifest(ctx, ref.Repository(), tag, m)
+	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
+		if err := s.pushBlobs(ctx, ref, blobs, func(string, string) bool { return false }); err != nil {
+			return err
+		}
+		err = s.cfg.Registry.PutManifest(ctx, ref.Repository(), tag, m)
+	}
+	if err != nil {
+		return fmt.Errorf("pushing the signature manifest: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) pushBlobs(ctx context.Context, ref artifact.Ref, blobs []artifact.Blob, skip func(repository, digest string) bool) error {
+	for _, blob := range blobs {
+		if skip(ref.Repository(), blob.Digest) {
+			continue
+		}
+		if err := s.cfg.Registry.PushBlob(ctx, ref.Repository(), blob); err != nil {
+			return fmt.Errorf("pushing a signature blob: %w", err)
+		}
+		s.pushed.add(ref.Repository(), blob.Digest)
+	}
+	return nil
 }

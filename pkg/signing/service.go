@@ -51,6 +51,7 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	metrics *metrics
+	pushed  pushed
 }
 
 // New validates the configuration.

@@ -70,6 +70,32 @@ func TestSignsOnce(t *testing.T) {
 	}
 }
 
+// TestRequestsOfASignature counts: six operations the first time in a repository, one push less from then on, and
+// the guess that saves it is mended when the registry has lost the configuration.
+func TestRequestsOfASignature(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	sign := func(n int, want string) {
+		t.Helper()
+		ref := w.push(t, "demo/app", ociImage, fmt.Sprintf(`{"schemaVersion":2,"n":%d}`, n))
+		w.attempt(t, s, ref, 1)
+		var requests []string
+		for _, op := range w.operations {
+			if strings.HasSuffix(op, "manifest") || strings.HasSuffix(op, "blob") {
+				requests = append(requests, op)
+			}
+		}
+		if got := strings.Join(requests, ", "); got != want {
+			t.Errorf("signature %d:\n got %s\nwant %s", n, got, want)
+		}
+		wantSigned(t, w, v, ref, artifact.Made)
+	}
+	sign(1, "get manifest, get manifest, push blob, push blob, put manifest, get manifest")
+	sign(2, "get manifest, get manifest, push blob, put manifest, get manifest")
+	clear(w.blobs) // garbage collection
+	sign(3, "get manifest, get manifest, push blob, put manifest, push blob, push blob, put manifest, get manifest")
+}
+
 // TestEveryStepMayFail is the crash table: at each operation the signer dies (the operation had no effect, or it had and
 // nobody learned of it), a new signer gets the request again, and in the end all is as if nothing had happened.
 func TestEveryStepMayFail(t *testing.T) {

@@ -2,6 +2,7 @@ package signing_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -124,6 +125,18 @@ func (w *world) PushBlob(ctx context.Context, repository string, b artifact.Blob
 
 func (w *world) PutManifest(ctx context.Context, repository, reference string, m artifact.Manifest) error {
 	return w.do(ctx, "put manifest", func() error {
+		var named struct {
+			Config struct{ Digest string }
+			Layers []struct{ Digest string }
+		}
+		if err := json.Unmarshal(m.Raw, &named); err != nil {
+			return err
+		}
+		for _, blob := range append(named.Layers, named.Config) {
+			if _, found := w.blobs[repository+" "+blob.Digest]; !found {
+				return fault.Newf(fault.Transient, fault.BlobUnknown, "blob %s is unknown", blob.Digest)
+			}
+		}
 		w.manifests[repository+" "+reference] = m
 		w.manifests[repository+" "+m.Digest] = m
 		return nil

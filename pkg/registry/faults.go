@@ -1,0 +1,234 @@
+package registry
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+const (
+	// maxText is how much of another side's words an error repeats, in bytes.
+	maxText = 512
+	// maxRetryAfter keeps a registry from putting work off for ever.
+	maxRetryAfter = time.Hour
+)
+
+// check turns an answer other than the wanted one into a fault: the only place where statuses are judged.
+func (c *Client) check(r call, a answer) error {
+	said := a.said()
+	text := c.redact(said.text(a.body), a.token)
+	wrap := func(kind fault.Kind, reason fault.Reason, advice string) error {
+		parts := slices.DeleteFunc([]string{r.what(), fmt.Sprintf("status %d", a.status), text, advice}, func(s string) bool { return s == "" })
+		return fault.New(kind, reason, errors.New(strings.Join(parts, ": ")))
+	}
+	switch status := a.status; {
+	case status == r.want:
+		return c.checkSize(r, a)
+	case status < 300:
+		return wrap(fault.Transient, fault.BadAnswer, fmt.Sprintf("want status %d", r.want))
+	case status < 400:
+		return c.redirectFault(r, a)
+	case status == http.StatusUnauthorized:
+		return wrap(fault.Permanent, fault.Unauthorized,
+			"the registry refuses the robot account "+c.username+": check its name and secret, and whether it is disabled or expired")
+	case status == http.StatusForbidden && said.isQuota():
+		return wrap(fault.Permanent, fault.QuotaExceeded, "the project's storage quota is used up: raise it or clean the project up")
+	case status == http.StatusForbidden:
+		return wrap(fault.Permanent, fault.Denied, "the robot account "+c.username+" needs repository:pull and repository:push here")
+	case status == http.StatusNotFound:
+		return notFound(r, said, wrap)
+	case status == http.StatusProxyAuthRequired:
+		return wrap(fault.Transient, fault.Unreachable, "a proxy on the way asks for credentials")
+	case status == http.StatusRequestTimeout:
+		return wrap(fault.Transient, fault.Timeout, "")
+	case status == http.StatusConflict:
+		return wrap(fault.Transient, fault.ConcurrentWriter, "")
+	case status == http.StatusPreconditionFailed:
+		return preconditionFailed(a, said, wrap)
+	case status == http.StatusTooManyRequests:
+		return fault.After(retryAfter(a.header, time.Now()), fault.RateLimited, wrap(fault.Transient, fault.RateLimited, ""))
+	case status >= 500:
+		return fault.After(retryAfter(a.header, time.Now()), fault.Unavailable, wrap(fault.Transient, fault.Unavailable, ""))
+	case said.has("MANIFEST_BLOB_UNKNOWN"):
+		return wrap(fault.Transient, fault.BlobUnknown, "")
+	case said.has("DIGEST_INVALID", "SIZE_INVALID", "BLOB_UPLOAD_INVALID") && r.op == opUploadFinish,
+		status == http.StatusRequestedRangeNotSatisfiable:
+		// We send what we hashed: it was damaged on the way, or the upload belongs to a server that is gone.
+		return wrap(fault.Transient, fault.BadAnswer, "the upload was lost or damaged")
+	default:
+		return wrap(fault.Permanent, fault.Rejected, "")
+	}
+}
+
+type wrapFunc func(kind fault.Kind, reason fault.Reason, advice string) error
+
+// notFound tells "the registry says that it is not there" from "something answered 404".
+//
+// SPEC: OCI distribution specification, "Error codes": a registry names what is missing by a code; Harbor adds NOT_FOUND
+// of its own.
+func notFound(r call, said remarks, wrap wrapFunc) error {
+	switch {
+	case r.op == opPing, r.op == opToken:
+		return wrap(fault.Transient, fault.BadAnswer, "this does not look like a Harbor registry")
+	case said.has("BLOB_UPLOAD_UNKNOWN"):
+		return wrap(fault.Transient, fault.BadAnswer, "the upload was lost")
+	case said.has("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND"):
+		return wrap(fault.Gone, fault.NotFound, "")
+	default:
+		return wrap(fault.Transient, fault.BadAnswer, "not in the registry's words, so it does not count as absent")
+	}
+}
+
+// preconditionFailed tells Harbor's two kinds of 412 apart: the policy for pulls and a locked tag.
+func preconditionFailed(a answer, said remarks, wrap wrapFunc) error {
+	switch {
+	case said.has("PROJECTPOLICYVIOLATION"):
+		advice := "a policy of the project refuses this pull; Harbor lets a signer through that sends a bearer token, has push right on the " +
+			"repository and has lower-case cosign in its User-Agent; "
+		if a.token == "" {
+			advice += "missing: the bearer token"
+		} else {
+			advice += "this client sent a token with push right and such a User-Agent: look for a proxy that changes the User-Agent"
+		}
+		return wrap(fault.Permanent, fault.PullPolicy, advice)
+	case said.mentions("immutable"):
+		return wrap(fault.Permanent, fault.Immutable, "an immutability rule of the project locks the tag: exclude sha256-*.sig from it")
+	default:
+		return wrap(fault.Permanent, fault.Rejected, "")
+	}
+}
+
+// checkSize judges a good answer. Harbor's token or greeting can have no documented limit of ours: too long is strange.
+func (c *Client) checkSize(r call, a answer) error {
+	switch {
+	case !a.tooLarge:
+		return nil
+	case r.op == opManifestGet, r.op == opBlobGet:
+		return fault.Newf(fault.Permanent, fault.TooLarge, "%s: more than %d bytes, which is the limit", r.what(), r.limit)
+	default:
+		return fault.Newf(fault.Transient, fault.BadAnswer, "%s: an answer of more than %d bytes", r.what(), r.limit)
+	}
+}
+
+// redirectFault is the fault of a redirect that was not followed.
+func (c *Client) redirectFault(r call, a answer) error {
+	location, err := r.url.Parse(a.header.Get("Location"))
+	if err == nil && originOf(location) != c.origin {
+		return c.foreign(r.op, location)
+	}
+	return fault.Newf(fault.Transient, fault.BadAnswer, "%s: status %d: an unexpected redirect", r.what(), a.status)
+}
+
+// foreign is the fault of an address outside the configured origin; nil stands for one that cannot be read.
+func (c *Client) foreign(op operation, u *url.URL) error {
+	if u == nil {
+		return fault.Newf(fault.Transient, fault.BadAnswer, "%s: the registry gave an address that cannot be read", op)
+	}
+	return fault.Newf(fault.Permanent, fault.ForeignOrigin,
+		"%s: the registry sends this client to %s, but only %s gets requests and credentials: set the URL to what Harbor calls itself, "+
+			"or make its storage answer through it (redirect: disable)", op, c.redact(originOf(u).String(), ""), c.origin)
+}
+
+// remark is one error in a registry's answer.
+type remark struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+type remarks []remark
+
+// said reads the errors of an answer's body; nil if there are none or the body is something else.
+//
+// SPEC: OCI distribution specification, "Error codes": {"errors":[{"code","message","detail"}]}.
+func (a answer) said() remarks {
+	var body struct {
+		Errors remarks `json:"errors"`
+	}
+	if json.Unmarshal(a.body, &body) != nil {
+		return nil
+	}
+	return body.Errors
+}
+
+func (rs remarks) has(codes ...string) bool {
+	for _, r := range rs {
+		for _, code := range codes {
+			if strings.EqualFold(r.Code, code) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (rs remarks) mentions(word string) bool {
+	for _, r := range rs {
+		if strings.Contains(strings.ToLower(r.Message), word) {
+			return true
+		}
+	}
+	return false
+}
+
+// isQuota knows Harbor's refusal for a full project by its text, because its code is that of every refusal.
+func (rs remarks) isQuota() bool { return rs.mentions("exceed the configured upper limit") }
+
+// text is what people get to read of an answer.
+func (rs remarks) text(body []byte) string {
+	if len(rs) == 0 {
+		return string(body)
+	}
+	parts := make([]string, 0, len(rs))
+	for _, r := range rs {
+		parts = append(parts, r.Code+" "+r.Message)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// redact makes another side's words fit for an error: without our secrets should it echo them, without control
+// characters, and at most maxText bytes long. token is what the request was sent with, if anything.
+func (c *Client) redact(text, token string) string {
+	for _, secret := range []string{c.secret, basicCredentials(c.username, c.secret), token} {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "[secret]")
+		}
+	}
+	text = strings.Map(func(r rune) rune {
+		if isControl(r) || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return text
+}
+
+func basicCredentials(username, secret string) string {
+	return base64.StdEncoding.EncodeToString([]byte(username + ":" + secret))
+}
+
+// retryAfter gives the delay that an answer asks for, 0 if it asks for none that can be read.
+//
+// SPEC: RFC 9110, section 10.2.3: Retry-After is a number of seconds or an HTTP date.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	value := strings.TrimSpace(header.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return min(max(date.Sub(now), 0), maxRetryAfter)
+	}
+	return 0
+}

@@ -1,0 +1,171 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+// maxErrorBody is how much is read of an answer that is not the wanted one.
+const maxErrorBody = 64 << 10
+
+// call is one request as the operations describe it.
+type call struct {
+	op         operation
+	method     string
+	url        *url.URL
+	repository string
+	header     map[string]string
+	body       []byte
+	// want is the status of a good answer, and limit the most bytes that its body may have.
+	want  int
+	limit int64
+}
+
+// what names the request in errors, without host and query.
+func (r call) what() string { return r.method + " " + r.url.Path }
+
+// answer is a complete answer.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	// tooLarge says that a good answer's body has more bytes than the limit; body is cut off then.
+	tooLarge bool
+	// token is what the request was sent with; empty for none.
+	token string
+}
+
+// do sends a request with a token for its repository. An answer other than the wanted one becomes an error.
+//
+// A refused token is replaced once: it may have been revoked, or the registry's key may have changed.
+func (c *Client) do(ctx context.Context, r call) (answer, error) {
+	if r.url == nil || originOf(r.url) != c.origin {
+		return answer{}, c.foreign(r.op, r.url)
+	}
+	token, err := c.tokens.get(ctx, r.repository)
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := c.sendBearer(ctx, r, token)
+	if err != nil {
+		return answer{}, err
+	}
+	if a.status == http.StatusUnauthorized {
+		renewable, err := c.learn(a.header)
+		if err != nil {
+			return answer{}, fmt.Errorf("%s: %w", r.what(), err)
+		}
+		if renewable {
+			c.tokens.drop(r.repository, token)
+			if token, err = c.tokens.get(ctx, r.repository); err != nil {
+				return answer{}, err
+			}
+			if a, err = c.sendBearer(ctx, r, token); err != nil {
+				return answer{}, err
+			}
+		}
+	}
+	return a, c.check(r, a)
+}
+
+func (c *Client) sendBearer(ctx context.Context, r call, token string) (answer, error) {
+	authorization := ""
+	if token != "" {
+		authorization = "Bearer " + token
+	}
+	a, err := c.send(ctx, r, authorization)
+	a.token = token
+	return a, err
+}
+
+// send makes one exchange and reads the answer to its end. Whatever the status is, it is no error here.
+func (c *Client) send(ctx context.Context, r call, authorization string) (answer, error) {
+	attempt, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(attempt, r.method, r.url.String(), bytes.NewReader(r.body))
+	if err != nil {
+		return answer{}, c.transportFault(r, "", err)
+	}
+	req.Header.Set("User-Agent", c.userAgent)
+	for name, value := range r.header {
+		req.Header.Set(name, value)
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	start := time.Now()
+	a, err := c.exchange(req, r)
+	took := time.Since(start)
+	c.metrics.observe(r.op, a.status, took)
+	c.log.Debug().Str("operation", string(r.op)).Str("repository", r.repository).Int("status", a.status).Dur("took", took).
+		Msg("registry request")
+	if err != nil {
+		return answer{}, c.transportFault(r, authorization, err)
+	}
+	return a, nil
+}
+
+func (c *Client) exchange(req *http.Request, r call) (answer, error) {
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
+	a := answer{status: resp.StatusCode, header: resp.Header}
+	limit := int64(maxErrorBody)
+	if a.status == r.want {
+		limit = r.limit
+		if resp.ContentLength > limit {
+			a.tooLarge = true
+			return a, nil
+		}
+	}
+	// One byte more than allowed tells "too large" from "exactly as large as allowed".
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return answer{}, err
+	}
+	if int64(len(body)) > limit {
+		body = body[:limit]
+		a.tooLarge = a.status == r.want
+	}
+	a.body = body
+	return a, nil
+}
+
+// transportFault is the fault of a request that got no complete answer.
+func (c *Client) transportFault(r call, authorization string, err error) error {
+	// The URL of an upload carries the registry's state: the path is enough.
+	if outer, ok := errors.AsType[*url.Error](err); ok {
+		err = outer.Err
+	}
+	err = fmt.Errorf("%s: %w", r.what(), &redacted{text: c.redact(err.Error(), strings.TrimPrefix(authorization, "Bearer ")), err: err})
+	var timeout net.Error
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err // the caller's own doing: package fault knows it
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fault.New(fault.Transient, fault.Timeout, err)
+	default:
+		return fault.New(fault.Transient, fault.Unreachable, err)
+	}
+}
+
+// redacted is an error whose text was cleaned.
+type redacted struct {
+	text string
+	err  error
+}
+
+func (e *redacted) Error() string { return e.text }
+func (e *redacted) Unwrap() error { return e.err }

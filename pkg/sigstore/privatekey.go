@@ -1,0 +1,174 @@
+package sigstore
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
+	"github.com/sigstore/cosign/v2/pkg/cosign"
+
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+// PrivateKey signs. It is safe for concurrent use. It holds the key decrypted, out of reach of anything that prints
+// values.
+type PrivateKey struct {
+	public PublicKey
+	// sign closes over the key itself, so that no print of this struct can show it.
+	sign func(payload []byte) ([]byte, error)
+}
+
+// LoadPrivateKey reads a private key that cosign encrypted (a PEM block of type ENCRYPTED SIGSTORE PRIVATE KEY or
+// ENCRYPTED COSIGN PRIVATE KEY) with the password in a second file, whose final line break is ignored. Files that the
+// group or others may use are refused. Decryption takes some tenths of a second by design and happens here alone. The key
+// has signed something that verifies when LoadPrivateKey returns.
+func LoadPrivateKey(path, passwordFile string) (*PrivateKey, error) {
+	data, err := readPrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	switch {
+	case block == nil:
+		return nil, fmt.Errorf("signing key %s is no PEM file: want an encrypted cosign key, as `signer generate-key` or `cosign generate-key-pair` "+
+			"writes it", path)
+	case block.Type != cosign.SigstorePrivateKeyPemType && block.Type != cosign.CosignPrivateKeyPemType:
+		return nil, fmt.Errorf("signing key %s is a PEM block of type %.64q, want %q: encrypt it with `cosign import-key-pair`",
+			path, block.Type, cosign.SigstorePrivateKeyPemType)
+	}
+	password, err := readPassword(passwordFile)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(password)
+	der, err := encrypted.Decrypt(block.Bytes, password)
+	if err != nil {
+		// The library's error tells a wrong password and a damaged file apart as little as the cipher does.
+		return nil, fmt.Errorf("signing key %s cannot be decrypted: the password in %s is wrong, or the file is damaged", path, passwordFile)
+	}
+	defer clear(der)
+	key, err := parsePrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("signing key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// parsePrivateKey never repeats what a parser said about key material.
+func parsePrivateKey(der []byte) (*PrivateKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errors.New("it decrypts, but to no PKCS #8 private key")
+	}
+	return newPrivateKey(parsed)
+}
+
+// newPrivateKey makes signers that are deterministic: the same payload gets the same signature. For ECDSA that is RFC 6979,
+// which Go uses when there is no source of randomness; SignASN1 and sigstore's own signers stay random.
+func newPrivateKey(parsed any) (*PrivateKey, error) {
+	k := &PrivateKey{}
+	var public crypto.PublicKey
+	switch key := parsed.(type) {
+	case *ecdsa.PrivateKey:
+		public = key.Public()
+		k.sign = func(payload []byte) ([]byte, error) {
+			sum := sha256.Sum256(payload)
+			return key.Sign(nil, sum[:], crypto.SHA256)
+		}
+	case *rsa.PrivateKey:
+		public = key.Public()
+		k.sign = func(payload []byte) ([]byte, error) {
+			sum := sha256.Sum256(payload)
+			return rsa.SignPKCS1v15(nil, key, crypto.SHA256, sum[:])
+		}
+	case ed25519.PrivateKey:
+		public = key.Public()
+		k.sign = func(payload []byte) ([]byte, error) { return ed25519.Sign(key, payload), nil }
+	default:
+		return nil, fmt.Errorf("key of type %T: want ECDSA, Ed25519 or RSA", parsed)
+	}
+	var err error
+	if k.public, err = newPublicKey(public); err != nil {
+		return nil, err
+	}
+	probe := []byte("harborseal: the signing key works")
+	signature, err := k.sign(probe)
+	if err != nil || !k.public.verifies(probe, signature) {
+		return nil, errors.New("a trial signature failed: private and public part do not belong together")
+	}
+	return k, nil
+}
+
+// Public is the key that verifies.
+func (k *PrivateKey) Public() PublicKey { return k.public }
+
+// PublicPEM is the public key as a PEM block of type PUBLIC KEY.
+func (k *PrivateKey) PublicPEM() []byte { return k.public.PEM() }
+
+// ID is the lower-case hexadecimal SHA-256 of the public key's SubjectPublicKeyInfo in DER.
+func (k *PrivateKey) ID() string { return k.public.ID() }
+
+// Sign signs a payload with SHA-256: ECDSA in ASN.1 DER, RSA PKCS #1 v1.5, or Ed25519. The same payload always gets the same
+// signature.
+func (k *PrivateKey) Sign(ctx context.Context, payload []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	signature, err := k.sign(payload)
+	if err != nil {
+		return nil, fault.New(fault.Transient, fault.KeyUnavailable, fmt.Errorf("signing: %w", err))
+	}
+	return signature, nil
+}
+
+// readPrivate reads a file that nobody but its owner may use.
+func readPrivate(path string) ([]byte, error) {
+	if path == "" {
+		return nil, errors.New("no file is named")
+	}
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", path)
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s may be used by others than its owner (mode %04o): run chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxKeyFile {
+		return nil, fmt.Errorf("%s has more than %d bytes: is it the right file?", path, maxKeyFile)
+	}
+	return data, nil
+}
+
+func readPassword(path string) ([]byte, error) {
+	data, err := readPrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("password of the signing key: %w", err)
+	}
+	password := bytes.TrimRight(data, "\r\n")
+	if len(password) == 0 {
+		return nil, fmt.Errorf("password of the signing key: %s is empty", path)
+	}
+	return password, nil
+}

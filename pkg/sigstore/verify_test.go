@@ -1,0 +1,313 @@
+package sigstore_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/sigstore/sigstore/pkg/signature/payload"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/sigstore"
+)
+
+const (
+	layerType    = "application/vnd.dev.cosign.simplesigning.v1+json"
+	manifestType = "application/vnd.oci.image.manifest.v1+json"
+	annotation   = "dev.cosignproject.cosign/signature"
+)
+
+func mustJSON(tb testing.TB, v any) []byte {
+	tb.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return raw
+}
+
+// cosignPayload is what cosign signs, by cosign's own code.
+func cosignPayload(tb testing.TB, identity, digest string, annotations map[string]any) []byte {
+	tb.Helper()
+	ref, err := name.NewDigest(identity + "@" + digest)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return mustJSON(tb, payload.Cosign{Image: ref, Annotations: annotations})
+}
+
+func layerOf(tb testing.TB, key *sigstore.PrivateKey, body []byte) map[string]any {
+	tb.Helper()
+	signature, err := key.Sign(tb.Context(), body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return map[string]any{
+		"mediaType": layerType, "size": len(body), "digest": artifact.DigestOf(body),
+		"annotations": map[string]any{annotation: base64.StdEncoding.EncodeToString(signature)},
+	}
+}
+
+func manifestOf(tb testing.TB, layers ...any) artifact.Manifest {
+	tb.Helper()
+	if layers == nil {
+		layers = []any{}
+	}
+	raw := mustJSON(tb, map[string]any{
+		"schemaVersion": 2, "mediaType": manifestType, "layers": layers,
+		"config": map[string]any{"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": artifact.DigestOf([]byte("{}"))},
+	})
+	return artifact.Manifest{MediaType: manifestType, Digest: artifact.DigestOf(raw), Raw: raw}
+}
+
+func with(layer map[string]any, name string, value any) map[string]any {
+	changed := maps.Clone(layer)
+	changed[name] = value
+	return changed
+}
+
+// blobs is a fetch from what is given.
+func blobs(bodies ...[]byte) sigstore.Fetch {
+	return func(_ context.Context, digest string) ([]byte, error) {
+		for _, body := range bodies {
+			if artifact.DigestOf(body) == digest {
+				return body, nil
+			}
+		}
+		return nil, fault.Newf(fault.Gone, fault.NotFound, "no blob %s", digest)
+	}
+}
+
+func TestVerifySaysNo(t *testing.T) {
+	t.Parallel()
+	key, second := keys()["p256"], keys()["second"]
+	ours := newLegacy(t, key)
+	own := cosignPayload(t, identity, digest, nil)
+	annotated := cosignPayload(t, identity, digest, map[string]any{"team": "a"})
+	good := layerOf(t, key, own)
+	garbage := make([]any, 1001)
+	for i := range garbage {
+		garbage[i] = map[string]any{"mediaType": layerType, "size": 3, "digest": other, "annotations": map[string]any{annotation: "AAAA"}}
+	}
+	garbage[0] = good
+	huge := bytes.Replace(annotated, []byte(`"team"`), []byte(`"`+strings.Repeat("x", 65<<10)+`"`), 1)
+	wrongType := bytes.Replace(annotated, []byte("cosign container image signature"), []byte("atomic container signature"), 1)
+	valid := manifestOf(t, good)
+
+	for _, tt := range []struct {
+		name     string
+		manifest artifact.Manifest
+		legacy   *sigstore.Legacy
+		fetch    sigstore.Fetch
+	}{
+		{name: "no layers", manifest: manifestOf(t)},
+		{name: "garbage layer", manifest: manifestOf(t, map[string]any{"mediaType": "application/octet-stream", "size": 1, "digest": other})},
+		{name: "layers that are none", manifest: manifestOf(t, 1, "a", nil, []any{}, with(good, "size", "1"), with(good, "digest", 7))},
+		{name: "layer without signature", manifest: manifestOf(t, with(good, "annotations", map[string]any{}))},
+		{name: "signature of garbage", manifest: manifestOf(t, with(good, "annotations", map[string]any{annotation: "aGVsbG8="}))},
+		{name: "signature is no base64", manifest: manifestOf(t, with(good, "annotations", map[string]any{annotation: "%%%"}))},
+		{name: "huge signature", manifest: manifestOf(t, with(good, "annotations", map[string]any{annotation: strings.Repeat("A", 1<<16)}))},
+		{name: "layer of another type", manifest: manifestOf(t, with(good, "mediaType", "application/vnd.dsse.envelope.v1+json"))},
+		{name: "digest is none", manifest: manifestOf(t, with(good, "digest", "sha256:zz"))},
+		{name: "negative size", manifest: manifestOf(t, with(good, "size", -1))},
+		{name: "another digest", manifest: manifestOf(t, layerOf(t, key, cosignPayload(t, identity, other, nil))), fetch: blobs(cosignPayload(t, identity, other, nil))},
+		{name: "another repository", manifest: manifestOf(t, layerOf(t, key, cosignPayload(t, host+"/demo/copy", digest, nil))), fetch: blobs(cosignPayload(t, host+"/demo/copy", digest, nil))},
+		{name: "another host", manifest: manifestOf(t, layerOf(t, key, cosignPayload(t, "other.example.com/demo/app", digest, nil))), fetch: blobs(cosignPayload(t, "other.example.com/demo/app", digest, nil))},
+		{name: "another type of claim", manifest: manifestOf(t, layerOf(t, key, wrongType)), fetch: blobs(wrongType)},
+		{name: "wrong key", manifest: manifestOf(t, layerOf(t, second, own))},
+		{name: "wrong key, annotated", manifest: manifestOf(t, layerOf(t, second, annotated))},
+		{
+			name: "revoked key", manifest: manifestOf(t, layerOf(t, second, own)),
+			legacy: newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.Revoked}),
+		},
+		{
+			name: "revoked key, annotated", manifest: manifestOf(t, layerOf(t, second, annotated)),
+			legacy: newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.Revoked}),
+		},
+		{name: "own payload, but the layer names another", manifest: manifestOf(t, with(good, "digest", other))},
+		{
+			name: "payload that does not match its layer", manifest: manifestOf(t, layerOf(t, key, annotated)),
+			fetch: func(context.Context, string) ([]byte, error) { return own, nil },
+		},
+		{
+			name: "signed payload under another digest", manifest: manifestOf(t, with(layerOf(t, keys()["ed25519"], annotated), "digest", other)),
+			legacy: newLegacy(t, keys()["ed25519"]),
+			fetch:  func(context.Context, string) ([]byte, error) { return annotated, nil },
+		},
+		{
+			name: "payload longer than its layer says", manifest: manifestOf(t, with(layerOf(t, key, annotated), "size", 1)),
+			fetch: blobs(annotated),
+		},
+		{name: "payload that is gone", manifest: manifestOf(t, layerOf(t, key, annotated)), fetch: blobs()},
+		{name: "payload above 64 KiB", manifest: manifestOf(t, layerOf(t, key, huge))},
+		{
+			name: "payload that the registry finds too large", manifest: manifestOf(t, layerOf(t, key, annotated)),
+			fetch: func(context.Context, string) ([]byte, error) {
+				return nil, fault.Newf(fault.Permanent, fault.TooLarge, "too large")
+			},
+		},
+		{name: "payload that is no JSON", manifest: manifestOf(t, layerOf(t, key, []byte("hello"))), fetch: blobs([]byte("hello"))},
+		{name: "1,001 layers", manifest: manifestOf(t, garbage...)},
+		{name: "truncated manifest", manifest: artifact.Manifest{Raw: valid.Raw[:len(valid.Raw)-1]}},
+		{name: "oversized manifest", manifest: artifact.Manifest{Raw: append(bytes.Repeat([]byte(" "), artifact.MaxManifest), valid.Raw...)}},
+		{name: "empty manifest", manifest: artifact.Manifest{}},
+		{name: "an index", manifest: artifact.Manifest{Raw: []byte(`{"schemaVersion":2,"manifests":[]}`)}},
+		{name: "an index with layers", manifest: artifact.Manifest{Raw: bytes.Replace(valid.Raw, []byte(`{`), []byte(`{"manifests":[],`), 1)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l, fetch := tt.legacy, tt.fetch
+			if l == nil {
+				l = ours
+			}
+			if fetch == nil {
+				fetch = noFetch(t)
+			}
+			got, err := l.Verify(t.Context(), tt.manifest, identity, digest, fetch)
+			if err != nil || len(got) != 0 {
+				t.Errorf("Verify() = %d signatures, error %v, want neither", len(got), err)
+			}
+		})
+	}
+	// What the table changes must be all that is wrong.
+	if got, err := ours.Verify(t.Context(), valid, identity, digest, noFetch(t)); err != nil || len(got) != 1 {
+		t.Errorf("Verify() of the manifest that the table starts from = %d signatures, error %v, want 1", len(got), err)
+	}
+	if got, err := ours.Verify(t.Context(), manifestOf(t, 1, "a", good), identity, digest, noFetch(t)); err != nil || len(got) != 1 {
+		t.Errorf("Verify() beside garbage = %d signatures, error %v, want 1", len(got), err)
+	}
+	if got, err := ours.Verify(t.Context(), manifestOf(t, garbage[:1000]...), identity, digest, noFetch(t)); err != nil || len(got) != 1 {
+		t.Errorf("Verify() of 1,000 layers = %d signatures, error %v, want 1", len(got), err)
+	}
+}
+
+func TestVerifySaysYes(t *testing.T) {
+	t.Parallel()
+	for name, key := range keys() {
+		t.Run("own signature, "+name, func(t *testing.T) {
+			t.Parallel()
+			l := newLegacy(t, key)
+			m, _ := attach(t, l, nil, identity, digest)
+			got, err := l.Verify(t.Context(), m, identity, digest, noFetch(t))
+			if err != nil || len(got) != 1 || got[0].KeyID != key.ID() || !bytes.Equal(got[0].Payload, cosignPayload(t, identity, digest, nil)) {
+				t.Errorf("Verify() = %+v, %v, want one signature by %s", got, err, key.ID())
+			}
+		})
+		t.Run("annotated payload, "+name, func(t *testing.T) {
+			t.Parallel()
+			body := cosignPayload(t, identity, digest, map[string]any{"commit": "abc"})
+			l := newLegacy(t, nil, sigstore.TrustedKey{Key: key.Public(), State: sigstore.VerifyOnly})
+			got, err := l.Verify(t.Context(), manifestOf(t, layerOf(t, key, body)), identity, digest, blobs(body))
+			if err != nil || len(got) != 1 || !bytes.Equal(got[0].Payload, body) {
+				t.Errorf("Verify() = %+v, %v, want one signature", got, err)
+			}
+		})
+	}
+}
+
+func TestVerifyFetchFails(t *testing.T) {
+	t.Parallel()
+	key := keys()["p256"]
+	l := newLegacy(t, key)
+	annotated := layerOf(t, key, cosignPayload(t, identity, digest, map[string]any{"a": "b"}))
+	broken := fault.Newf(fault.Transient, fault.Unreachable, "no connection")
+	fetch := func(context.Context, string) ([]byte, error) { return nil, broken }
+
+	if got, err := l.Verify(t.Context(), manifestOf(t, annotated), identity, digest, fetch); !errors.Is(err, broken) || len(got) != 0 {
+		t.Errorf("Verify() = %d signatures, %v, want the failure of the fetch: cannot tell is not no", len(got), err)
+	}
+	valid := layerOf(t, key, cosignPayload(t, identity, digest, nil))
+	for _, m := range []artifact.Manifest{manifestOf(t, annotated, valid), manifestOf(t, valid, annotated)} {
+		if got, err := l.Verify(t.Context(), m, identity, digest, fetch); err != nil || len(got) != 1 {
+			t.Errorf("Verify() = %d signatures, %v, want the one that needs no fetch", len(got), err)
+		}
+	}
+}
+
+func TestVerifyFindsAllKeys(t *testing.T) {
+	t.Parallel()
+	key, second := keys()["p256"], keys()["second"]
+	l := newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.VerifyOnly})
+	own := cosignPayload(t, identity, digest, nil)
+	m := manifestOf(t, layerOf(t, second, own), layerOf(t, keys()["p384"], own), layerOf(t, key, own))
+	got, err := l.Verify(t.Context(), m, identity, digest, noFetch(t))
+	if err != nil || len(got) != 2 || got[0].KeyID != second.ID() || got[1].KeyID != key.ID() {
+		t.Errorf("Verify() = %+v, %v, want the signatures by %s and %s", got, err, second.ID(), key.ID())
+	}
+}
+
+func TestNewLegacyRefuses(t *testing.T) {
+	t.Parallel()
+	key, second := keys()["p256"], keys()["second"]
+	for name, cfg := range map[string]sigstore.LegacyConfig{
+		"no key":                {},
+		"only a revoked key":    {Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.Revoked}}},
+		"zero key":              {Signer: key, Trusted: []sigstore.TrustedKey{{State: sigstore.Active}}},
+		"unknown state":         {Signer: key, Trusted: []sigstore.TrustedKey{{Key: second.Public(), State: "good"}}},
+		"signer is revoked":     {Signer: key, Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.Revoked}}},
+		"signer is verify-only": {Signer: key, Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.VerifyOnly}}},
+		"two states": {Trusted: []sigstore.TrustedKey{
+			{Key: second.Public(), State: sigstore.Active}, {Key: second.Public(), State: sigstore.Revoked},
+		}},
+	} {
+		if l, err := sigstore.NewLegacy(cfg); err == nil || l != nil {
+			t.Errorf("%s: NewLegacy() = %v, %v, want an error", name, l, err)
+		}
+	}
+	l := newLegacy(t, key, sigstore.TrustedKey{Key: key.Public(), State: sigstore.Active})
+	if got, want := l.KeyID(), key.ID(); got != want {
+		t.Errorf("KeyID() = %q, want %q", got, want)
+	}
+	if got := l.Name(); got != "legacy" {
+		t.Errorf("Name() = %q, want legacy: events carry it", got)
+	}
+	verifier := newLegacy(t, nil, sigstore.TrustedKey{Key: key.Public(), State: sigstore.Active})
+	if got := verifier.KeyID(); got != "" {
+		t.Errorf("KeyID() without a signer = %q, want nothing", got)
+	}
+	if _, err := verifier.Sign(t.Context(), identity, digest); err == nil {
+		t.Error("Sign() without a signer succeeded")
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	key := keys()["p256"]
+	l := newLegacy(f, key, sigstore.TrustedKey{Key: keys()["ed25519"].Public(), State: sigstore.Active})
+	own := cosignPayload(f, identity, digest, nil)
+	f.Add(manifestOf(f, layerOf(f, key, own)).Raw)
+	f.Add(manifestOf(f, layerOf(f, keys()["ed25519"], own)).Raw)
+	f.Add(manifestOf(f).Raw)
+	f.Add([]byte(`{"layers":[{"mediaType":"` + layerType + `"}],"Layers":[]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := artifact.Manifest{Raw: raw}
+		got, err := l.Verify(t.Context(), m, identity, digest, blobs(own))
+		if err != nil {
+			t.Fatalf("Verify() = %v, want signatures or none", err)
+		}
+		for _, s := range got {
+			if s.KeyID != key.ID() && s.KeyID != keys()["ed25519"].ID() || !bytes.Contains(s.Payload, []byte(digest)) {
+				t.Errorf("Verify() gives a signature by %s over %q", s.KeyID, s.Payload)
+			}
+		}
+		s, err := l.Sign(t.Context(), identity, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		appended, _, err := l.Append(&m, s)
+		if err != nil {
+			return
+		}
+		// Whatever could be appended to carries our signature afterwards, and those that it had.
+		after, err := l.Verify(t.Context(), appended, identity, digest, blobs(own))
+		if err != nil || len(after) < max(1, len(got)) {
+			t.Errorf("after Append, Verify() = %d signatures, %v, want at least %d\n%s", len(after), err, max(1, len(got)), appended.Raw)
+		}
+	})
+}
