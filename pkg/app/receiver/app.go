@@ -1,0 +1,224 @@
+// Package receiver puts the receiving program together: it is, with its sibling, the only place that knows all parts.
+//
+// [New] checks everything that can be checked without the network and binds the listeners; [App.Run] starts the embedded
+// queue where one is configured, connects, serves until its context ends, and drains. Nothing here decides anything about
+// an image, and no key that could sign one is ever read.
+package receiver
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/harborseal/harborseal/pkg/api"
+	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/httpserver"
+	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/ledger/sqldb"
+	"github.com/harborseal/harborseal/pkg/lifecycle"
+	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/queue"
+	"github.com/harborseal/harborseal/pkg/telemetry"
+	"github.com/harborseal/harborseal/pkg/webhook"
+)
+
+// stopMargin is how long closing takes when everything in hand has ended.
+const stopMargin = 5 * time.Second
+
+// App is one receiver. It runs once.
+type App struct {
+	cfg      *config.Receiver
+	logger   zerolog.Logger
+	registry *prometheus.Registry
+	dialer   *egress.Dialer
+	policies *policy.Set
+	store    *sqldb.Store
+	public   *httpserver.Server
+	ops      *httpserver.Server
+	health   *httpserver.Ops
+
+	// What follows is set by the start of its part, before any part that uses it starts. Health checks may come earlier:
+	// they wait for connected.
+	server    *queue.Server
+	queue     *queue.Client
+	connected chan struct{}
+}
+
+// New validates the configuration, reads keys, tokens and secrets, opens the database, and binds the listeners.
+func New(cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
+	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
+	var err error
+	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
+		return nil, err
+	}
+	if a.store, err = sqldb.Open(context.Background(), sqldb.Config{Path: cfg.Ledger.SQLite.Path}); err != nil {
+		return nil, errors.Join(err, a.dialer.Close())
+	}
+	if err := a.build(); err != nil {
+		return nil, errors.Join(err, a.store.Close(), a.dialer.Close())
+	}
+	return a, nil
+}
+
+func (a *App) build() error {
+	var err error
+	if a.policies, err = policy.NewSet(a.cfg.Projects); err != nil {
+		return err
+	}
+	keys, err := loadKeys(a.cfg.Keys)
+	if err != nil {
+		return err
+	}
+	engine, err := httpserver.NewEngine(a.logger, a.registry, a.cfg.HTTP.TrustedProxies)
+	if err != nil {
+		return err
+	}
+	hooks, err := webhook.New(webhook.Config{
+		SecretFiles: a.cfg.Webhook.SecretFiles, OwnOperators: a.cfg.Webhook.OwnOperators, HarborName: a.cfg.Harbor.Name,
+		Policies: a.policies, Queue: connectedQueue{a}, Logger: a.logger, Registerer: a.registry,
+	})
+	if err != nil {
+		return err
+	}
+	hooks.Register(engine)
+	report, err := api.New(api.Config{Signatures: a.store, TokensFile: a.cfg.API.TokensFile, Keys: keys, Logger: a.logger})
+	if err != nil {
+		return err
+	}
+	report.Register(engine)
+	return a.listen(engine)
+}
+
+func (a *App) listen(engine *gin.Engine) error {
+	var err error
+	if a.health, err = httpserver.NewOps(httpserver.OpsConfig{
+		Gatherer: a.registry, Logger: a.logger,
+		// The policies stand in the configuration: they are loaded when this runs.
+		Checks: []httpserver.Check{{Name: "queue", Run: a.checkQueue}},
+	}); err != nil {
+		return err
+	}
+	opsEngine, err := httpserver.NewEngine(a.logger, a.registry, nil)
+	if err != nil {
+		return err
+	}
+	a.health.Register(opsEngine)
+	if a.ops, err = httpserver.New(httpserver.Config{
+		Name: "ops", Listen: a.cfg.Ops.Listen, AllowPlainHTTP: true, Handler: opsEngine, Logger: a.logger, Registerer: a.registry,
+	}); err != nil {
+		return err
+	}
+	public := httpserver.Config{
+		Name: "public", Listen: a.cfg.HTTP.Listen, AllowPlainHTTP: a.cfg.HTTP.AllowPlainHTTP, Handler: engine,
+		Logger: a.logger, Registerer: a.registry,
+	}
+	if a.cfg.HTTP.TLS.Enabled() {
+		public.TLS = &httpserver.TLS{CertFile: a.cfg.HTTP.TLS.CertFile, KeyFile: a.cfg.HTTP.TLS.KeyFile}
+	}
+	if a.public, err = httpserver.New(public); err != nil {
+		return errors.Join(err, a.ops.Stop(context.Background()))
+	}
+	return nil
+}
+
+// PublicURL is where webhooks and the API are served.
+func (a *App) PublicURL() string { return a.public.URL() }
+
+// OpsAddr is where health and metrics are served.
+func (a *App) OpsAddr() net.Addr { return a.ops.Addr() }
+
+// QueueAddr is where signers connect to the embedded queue; empty before it is ready, and without one.
+func (a *App) QueueAddr() string {
+	select {
+	case <-a.connected:
+		if a.server != nil {
+			return a.server.Addr()
+		}
+	default:
+	}
+	return ""
+}
+
+func (a *App) checkQueue(ctx context.Context) error {
+	select {
+	case <-a.connected:
+		return a.queue.Writable(ctx)
+	default:
+		return errors.New("not connected yet")
+	}
+}
+
+// Run serves until ctx ends, then finishes the requests in hand within the limit of the configuration.
+func (a *App) Run(ctx context.Context) error {
+	projector, err := ledger.NewProjector(ledger.ProjectorConfig{Source: connectedQueue{a}, View: a.store, Logger: a.logger, Registerer: a.registry})
+	if err != nil {
+		return err
+	}
+	g := lifecycle.New(a.cfg.Shutdown.Drain + stopMargin)
+	g.Add("egress record", lifecycle.Component{Stop: func(context.Context) error { return a.dialer.Close() }})
+	g.Add("ledger database", lifecycle.Component{Stop: func(context.Context) error { return a.store.Close() }})
+	g.Add("ops listener", listener(a.ops))
+	g.Go("ops listener failure", a.ops.Wait)
+	if a.cfg.Queue.Embedded.Enabled {
+		g.Add("embedded queue", lifecycle.Component{Start: a.startServer, Stop: func(ctx context.Context) error { return a.server.Shutdown(ctx) }})
+	}
+	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
+	g.Go("ledger projection", projector.Run)
+	g.Add("public listener", listener(a.public))
+	g.Go("public listener failure", a.public.Wait)
+	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
+	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
+	a.logger.Info().Str("version", telemetry.Version()).Str("url", a.public.URL()).Str("ops", a.ops.Addr().String()).
+		Bool("embedded_queue", a.cfg.Queue.Embedded.Enabled).Strs("projects", a.cfg.Projects).Msg("receiver starts")
+	err = g.Run(ctx)
+	a.logger.Info().Msg("receiver has stopped")
+	return err
+}
+
+func listener(s *httpserver.Server) lifecycle.Component {
+	return lifecycle.Component{Start: func(context.Context) error { s.Start(); return nil }, Stop: s.Stop}
+}
+
+func (a *App) startServer(ctx context.Context) error {
+	e := a.cfg.Queue.Embedded
+	cfg := queue.ServerConfig{StoreDir: e.StoreDir, Listen: e.Listen, MaxStore: int64(e.MaxStore), Logger: a.logger}
+	for _, u := range e.Users {
+		cfg.Users = append(cfg.Users, queue.User{Name: u.Name, PasswordFile: u.PasswordFile})
+	}
+	if e.TLS.Enabled() {
+		cfg.TLS = &queue.TLSConfig{CertFile: e.TLS.CertFile, KeyFile: e.TLS.KeyFile, ClientCAFile: e.TLS.ClientCAFile}
+	}
+	var err error
+	a.server, err = queue.StartServer(ctx, cfg)
+	return err
+}
+
+func (a *App) connect(ctx context.Context) error {
+	q := a.cfg.Queue
+	cfg := queue.Config{
+		Harbor: a.cfg.Harbor.Name, Server: a.server, Name: "receiver", Replicas: q.Replicas, AckWait: q.AckWait,
+		Limits:      queue.Limits{LedgerMaxBytes: int64(a.cfg.Ledger.MaxBytes), LedgerMaxAge: a.cfg.Ledger.MaxAge},
+		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
+	}
+	if a.server == nil {
+		cfg.URLs, cfg.Username, cfg.PasswordFile, cfg.CredentialsFile = q.URLs, q.Username, q.PasswordFile, q.CredentialsFile
+		cfg.TLS = queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile}
+	}
+	client, err := queue.Connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := client.Setup(ctx); err != nil {
+		client.Close()
+		return err
+	}
+	a.queue = client
+	close(a.connected)
+	return nil
+}

@@ -1,0 +1,242 @@
+// Package signer puts the signing program together: it is, with its sibling, the only place that knows all parts.
+//
+// [New] checks everything that can be checked without the network and binds the listener for health and metrics; [App.Run]
+// connects, works until its context ends, and drains. Nothing here decides anything about an image.
+package signer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/harbor"
+	"github.com/harborseal/harborseal/pkg/httpserver"
+	"github.com/harborseal/harborseal/pkg/lifecycle"
+	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/queue"
+	"github.com/harborseal/harborseal/pkg/reconcile"
+	"github.com/harborseal/harborseal/pkg/registry"
+	"github.com/harborseal/harborseal/pkg/signing"
+	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/telemetry"
+)
+
+// stopMargin is how long closing takes when everything in hand has ended.
+const stopMargin = 5 * time.Second
+
+// App is one signer. It runs once.
+type App struct {
+	cfg      *config.Signer
+	logger   zerolog.Logger
+	registry *prometheus.Registry
+	dialer   *egress.Dialer
+	images   *registry.Client
+	harbor   *harbor.Client
+	legacy   *sigstore.Legacy
+	verifier *signing.Verifier
+	policies *policy.Set
+	ops      *httpserver.Server
+	health   *httpserver.Ops
+
+	// queue is set by the start of the queue's part, before any part that uses it starts. Health checks may come earlier:
+	// they wait for connected.
+	queue     *queue.Client
+	connected chan struct{}
+}
+
+// New validates the configuration, reads keys and secrets, and binds the listener for health and metrics.
+func New(cfg *config.Signer, logger zerolog.Logger) (*App, error) {
+	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
+	var err error
+	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
+		return nil, err
+	}
+	if err := a.build(); err != nil {
+		return nil, errors.Join(err, a.dialer.Close())
+	}
+	if err := a.listen(); err != nil {
+		return nil, errors.Join(err, a.dialer.Close())
+	}
+	return a, nil
+}
+
+// Check does all of New that leaves no trace: it reads keys and secrets, but binds no listener and connects to nothing.
+func Check(cfg *config.Signer) error {
+	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
+	return errors.Join(config.CheckFiles(cfg), a.build())
+}
+
+func (a *App) build() error {
+	var err error
+	if a.policies, err = policy.NewSet(a.cfg.Projects); err != nil {
+		return err
+	}
+	if a.legacy, err = loadKeys(a.cfg.Keys); err != nil {
+		return err
+	}
+	h := a.cfg.Harbor
+	if a.images, err = registry.New(registry.Config{
+		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, CAFile: h.CAFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
+		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
+	}); err != nil {
+		return err
+	}
+	transport, err := egress.NewTransport(a.dialer, h.CAFile)
+	if err != nil {
+		return err
+	}
+	if a.harbor, err = harbor.New(harbor.Config{
+		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, Timeout: h.Timeout, PageSize: int64(a.cfg.Sweep.PageSize),
+		Transport: transport, Registerer: a.registry,
+	}); err != nil {
+		return err
+	}
+	a.verifier, err = signing.NewVerifier(a.images, a.legacy, h.PublicHost)
+	return err
+}
+
+func (a *App) listen() error {
+	var err error
+	if a.health, err = httpserver.NewOps(httpserver.OpsConfig{
+		Gatherer: a.registry, Logger: a.logger,
+		Checks: []httpserver.Check{{Name: "queue", Run: a.checkQueue}},
+	}); err != nil {
+		return err
+	}
+	engine, err := httpserver.NewEngine(a.logger, a.registry, nil)
+	if err != nil {
+		return err
+	}
+	a.health.Register(engine)
+	a.ops, err = httpserver.New(httpserver.Config{
+		Name: "ops", Listen: a.cfg.Ops.Listen, AllowPlainHTTP: true, Handler: engine, Logger: a.logger, Registerer: a.registry,
+	})
+	return err
+}
+
+// OpsAddr is where health and metrics are served.
+func (a *App) OpsAddr() net.Addr { return a.ops.Addr() }
+
+func (a *App) checkQueue(ctx context.Context) error {
+	select {
+	case <-a.connected:
+		return a.queue.Writable(ctx)
+	default:
+		return errors.New("not connected yet")
+	}
+}
+
+// Run works until ctx ends, then lets the requests in hand finish within the limit of the configuration and gives the
+// others back to the queue.
+func (a *App) Run(ctx context.Context) error {
+	g := lifecycle.New(a.cfg.Shutdown.Drain + stopMargin)
+	g.Add("egress record", lifecycle.Component{Stop: func(context.Context) error { return a.dialer.Close() }})
+	g.Add("ops listener", lifecycle.Component{
+		Start: func(context.Context) error { a.ops.Start(); return nil },
+		Stop:  a.ops.Stop,
+	})
+	g.Go("ops listener failure", a.ops.Wait)
+	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
+	g.Go("reconciler", func(ctx context.Context) error { return a.reconcile(ctx) })
+	g.Go("signing", func(ctx context.Context) error { return a.sign(ctx) })
+	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
+	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
+	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Str("key_id", a.legacy.KeyID()).
+		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Strs("projects", a.cfg.Projects).Msg("signer starts")
+	err := g.Run(ctx)
+	a.logger.Info().Msg("signer has stopped")
+	return err
+}
+
+func (a *App) connect(ctx context.Context) error {
+	q := a.cfg.Queue
+	client, err := queue.Connect(ctx, queue.Config{
+		Harbor: a.cfg.Harbor.Name, URLs: q.URLs, Username: q.Username, PasswordFile: q.PasswordFile, CredentialsFile: q.CredentialsFile,
+		TLS:  queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile},
+		Name: "signer", Replicas: q.Replicas, AckWait: q.AckWait,
+		Limits:      queue.Limits{ScanMaxAge: max(2*a.cfg.Sweep.Interval, time.Hour)},
+		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
+	})
+	if err != nil {
+		return err
+	}
+	if err := client.Setup(ctx); err != nil {
+		client.Close()
+		return err
+	}
+	a.queue = client
+	close(a.connected)
+	return nil
+}
+
+func (a *App) sign(ctx context.Context) error {
+	service, err := signing.New(signing.Config{
+		Registry: a.images, Format: a.legacy, Verifier: a.verifier, Queue: a.queue, Policies: a.policies,
+		MaxAge: a.cfg.Sign.MaxAge, Logger: a.logger, Registerer: a.registry,
+	})
+	if err != nil {
+		return err
+	}
+	return a.queue.Consume(ctx, queue.ConsumeConfig{
+		Slots: a.cfg.Sign.Concurrency, Drain: a.cfg.Shutdown.Drain,
+		Handle: func(ctx context.Context, d *queue.Delivery) { service.Handle(ctx, d) },
+	})
+}
+
+func (a *App) reconcile(ctx context.Context) error {
+	r, err := reconcile.New(reconcile.Config{
+		Harbor: a.harbor, Queue: a.queue, Policies: a.policies, Patterns: a.policies.Patterns(), Interval: a.cfg.Sweep.Interval,
+		Signed: func(ctx context.Context, ref artifact.Ref) (bool, error) {
+			verdict, err := a.verifier.Verify(ctx, ref)
+			return verdict.Signed(), err
+		},
+		Logger: a.logger, Registerer: a.registry,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	proposer := make(chan error, 1)
+	go func() { proposer <- r.Run(ctx) }()
+	err = a.queue.ConsumeTicks(ctx, reconcile.Kind, func(ctx context.Context, t queue.Tick) error {
+		return r.Tick(ctx, t.Key, t.Slot)
+	})
+	cancel()
+	return errors.Join(err, <-proposer)
+}
+
+// loadKeys reads the keys and proves the active one by a signature.
+func loadKeys(keys []config.Key) (*sigstore.Legacy, error) {
+	var cfg sigstore.LegacyConfig
+	for _, k := range keys {
+		if k.State == config.Active {
+			private, err := sigstore.LoadPrivateKey(k.File, k.PasswordFile)
+			if err != nil {
+				return nil, fmt.Errorf("key %q: %w", k.Name, err)
+			}
+			cfg.Signer = private
+			cfg.Trusted = append(cfg.Trusted, sigstore.TrustedKey{Key: private.Public(), State: sigstore.Active})
+			continue
+		}
+		pem, err := os.ReadFile(k.PublicKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %w", k.Name, err)
+		}
+		public, err := sigstore.ParsePublicKey(pem)
+		if err != nil {
+			return nil, fmt.Errorf("key %q: %s: %w", k.Name, k.PublicKeyFile, err)
+		}
+		cfg.Trusted = append(cfg.Trusted, sigstore.TrustedKey{Key: public, State: sigstore.KeyState(k.State)})
+	}
+	return sigstore.NewLegacy(cfg)
+}
