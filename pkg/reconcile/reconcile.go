@@ -35,7 +35,8 @@ type Harbor interface {
 // proposed before is refused, even after its work is done.
 type Queue interface {
 	Enqueue(ctx context.Context, request artifact.Request) (duplicate bool, err error)
-	IsDead(ctx context.Context, ref artifact.Ref) (bool, error)
+	// DeadSince says when the dead letter of ref was written; found is false if there is none.
+	DeadSince(ctx context.Context, ref artifact.Ref) (since time.Time, found bool, err error)
 	Propose(ctx context.Context, kind, key string, slot int64) (accepted bool, err error)
 }
 
@@ -49,6 +50,10 @@ const Kind = "sweep"
 
 // maxUnverifiable is how many failing checks one sweep bears.
 const maxUnverifiable = 10
+
+// deadRetry is after how long a dead letter is asked for again: what somebody mended meanwhile, such as an expired robot
+// account, heals by itself, and what stays broken costs one attempt each time.
+const deadRetry = time.Hour
 
 // Config is what a Reconciler needs.
 type Config struct {
@@ -200,8 +205,8 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 	return nil
 }
 
-// Sweep asks for each manifest of a project that carries no valid signature, into the bulk lane. A dead letter is not
-// asked for again. correlation joins the records of one sweep.
+// Sweep asks for each manifest of a project that carries no valid signature, into the bulk lane. A dead letter is asked for
+// again once an hour. correlation joins the records of one sweep.
 func (r *Reconciler) Sweep(ctx context.Context, project, correlation string) (Summary, error) {
 	var summary Summary
 	err := r.cfg.Harbor.Population(ctx, project, func(ctx context.Context, page []artifact.Listed) error {
@@ -233,11 +238,11 @@ func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation s
 			return nil
 		}
 	}
-	dead, err := r.cfg.Queue.IsDead(ctx, l.Ref)
+	since, dead, err := r.cfg.Queue.DeadSince(ctx, l.Ref)
 	if err != nil {
 		return fmt.Errorf("looking for a dead letter of %s: %w", l.Ref, err)
 	}
-	if dead {
+	if dead && time.Since(since) < deadRetry {
 		summary.Dead++
 		return nil
 	}

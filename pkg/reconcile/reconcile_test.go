@@ -28,7 +28,7 @@ type world struct {
 	projects   []string
 	population map[string][]artifact.Listed
 	signed     map[artifact.Ref]bool
-	dead       map[artifact.Ref]bool
+	dead       map[artifact.Ref]time.Time
 	waiting    map[artifact.Ref]artifact.Request
 	ticks      map[string]int // proposals that were taken, by key
 	seen       map[string]bool
@@ -65,7 +65,10 @@ func (w *world) Enqueue(_ context.Context, r artifact.Request) (bool, error) {
 	return duplicate, nil
 }
 
-func (w *world) IsDead(_ context.Context, ref artifact.Ref) (bool, error) { return w.dead[ref], nil }
+func (w *world) DeadSince(_ context.Context, ref artifact.Ref) (time.Time, bool, error) {
+	since, found := w.dead[ref]
+	return since, found, nil
+}
 
 func (w *world) Propose(_ context.Context, kind, key string, slot int64) (bool, error) {
 	w.mu.Lock()
@@ -103,7 +106,7 @@ func (w *world) add(t *testing.T, name string, signatures int, tags ...string) a
 
 func newWorld() *world {
 	return &world{
-		population: map[string][]artifact.Listed{}, signed: map[artifact.Ref]bool{}, dead: map[artifact.Ref]bool{},
+		population: map[string][]artifact.Listed{}, signed: map[artifact.Ref]bool{}, dead: map[artifact.Ref]time.Time{},
 		waiting: map[artifact.Ref]artifact.Request{}, ticks: map[string]int{}, seen: map[string]bool{},
 	}
 }
@@ -131,7 +134,9 @@ func TestSweepAsksForWhatIsUnsigned(t *testing.T) {
 	plain := w.add(t, "plain", 0, "v1")
 	garbage := w.add(t, "garbage", 1) // Harbor lists a signature that does not verify
 	dead := w.add(t, "dead", 0)
-	w.dead[dead] = true
+	w.dead[dead] = time.Now().Add(-59 * time.Minute)
+	mended := w.add(t, "mended", 0)
+	w.dead[mended] = time.Now().Add(-61 * time.Minute)
 	attestation := w.add(t, "attestation", 0, accessory)
 	both := w.add(t, "both", 0, accessory, "v2") // somebody's image that has an odd tag too
 	waiting := w.add(t, "waiting", 0)
@@ -142,11 +147,11 @@ func TestSweepAsksForWhatIsUnsigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := reconcile.Summary{Population: 7, Signed: 1, Requested: 3, Waiting: 1, Dead: 1, Excluded: 1}
+	want := reconcile.Summary{Population: 8, Signed: 1, Requested: 4, Waiting: 1, Dead: 1, Excluded: 1}
 	if got != want {
 		t.Errorf("summary %+v, want %+v", got, want)
 	}
-	for _, ref := range []artifact.Ref{plain, garbage, both} {
+	for _, ref := range []artifact.Ref{plain, garbage, both, mended} {
 		if q := w.waiting[ref]; q.Lane != artifact.Bulk || q.Origin != artifact.OriginSweep || q.CorrelationID != "sweep-1" {
 			t.Errorf("request %+v, want one of the sweep in the bulk lane", q)
 		}

@@ -1,0 +1,200 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+const (
+	defaultSlots = 32
+	defaultDrain = 30 * time.Second
+	// bugDelay is when a request is tried again whose handler had a bug.
+	bugDelay = 30 * time.Second
+)
+
+// ConsumeConfig describes how requests are worked on.
+type ConsumeConfig struct {
+	// Slots is how many requests are worked on at once. 0 is 32.
+	Slots int
+	// Handle works on one request and decides it by a method of the delivery; a request that it leaves undecided is tried
+	// again later. It is called concurrently. Its ctx ends only when draining takes too long.
+	Handle func(ctx context.Context, d *Delivery)
+	// Drain is how long handlers may go on after ctx has ended. 0 is 30 seconds.
+	Drain time.Duration
+}
+
+// Consume hands out the requests of this harbor until ctx ends, whatever happens to the connection or the server. Live
+// requests are served first, bulk gets at least a fifth of the slots that become free while both wait.
+//
+// When ctx ends it stops pulling and gives back at once what waits for a slot; handlers go on, at most for the drain
+// time, then their ctx is cancelled and what they leave undecided is given back. Consume returns when the last handler
+// has returned. A crash instead leads to a redelivery of everything that was held, after the ack wait.
+func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig) error {
+	if cfg.Handle == nil {
+		return errors.New("consuming requests: no handler")
+	}
+	cfg.Slots = orDefault(cfg.Slots, defaultSlots)
+	cfg.Drain = orDefault(cfg.Drain, defaultDrain)
+
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	p := &pool{client: c, cfg: cfg, slots: newSlots(cfg.Slots)}
+	var pumps sync.WaitGroup
+	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
+		for part := range Partitions {
+			pumps.Go(func() { p.run(ctx, work, lane, part) })
+		}
+	}
+	<-ctx.Done()
+	timer := time.AfterFunc(cfg.Drain, cancel)
+	defer timer.Stop()
+	pumps.Wait()
+	p.handlers.Wait()
+	return nil
+}
+
+// pool is one call of Consume.
+type pool struct {
+	client   *Client
+	cfg      ConsumeConfig
+	slots    *slots
+	handlers sync.WaitGroup
+}
+
+// run pulls one partition until ctx ends. work is the context of the handlers.
+func (p *pool) run(ctx, work context.Context, lane artifact.Lane, part int) {
+	name := signConsumer(p.client.cfg.Harbor, lane, part)
+	open := func(ctx context.Context) (jetstream.Consumer, error) { return p.open(ctx, name, lane, part) }
+	p.client.keepPulling(ctx, name, open, func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
+		p.take(pulling, work, lane, consumer, msg)
+	})
+}
+
+// open binds to the partition's consumer, and creates it again if somebody deleted it.
+func (p *pool) open(ctx context.Context, name string, lane artifact.Lane, part int) (jetstream.Consumer, error) {
+	consumer, err := p.client.js.Consumer(ctx, streamSign, name)
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return consumer, err
+	}
+	handle, err := p.client.js.Stream(ctx, streamSign)
+	if err != nil {
+		return nil, err
+	}
+	if isNewer(handle.CachedInfo().Config.Metadata) {
+		return nil, fmt.Errorf("consumer %s does not exist, and the stream is of a newer version", name)
+	}
+	want := jetstream.ConsumerConfig{}
+	p.client.applySignConsumer(lane, part)(&want)
+	return p.client.js.CreateOrUpdateConsumer(ctx, streamSign, want)
+}
+
+// take waits for a slot and starts a handler, or gives the request back when pulling ends before. The server is told that
+// the request is worked on from here on.
+func (p *pool) take(pulling, work context.Context, lane artifact.Lane, consumer jetstream.Consumer, msg jetstream.Msg) {
+	d, err := p.client.newDelivery(msg, lane, consumer.CachedInfo().Config.AckWait)
+	if err != nil {
+		p.client.log.Error().Err(err).Str("subject", msg.Subject()).Msg("message of the queue has no metadata")
+		return
+	}
+	if d.Attempts() > 1 {
+		p.client.metrics.redeliveries.WithLabelValues(string(lane)).Inc()
+	}
+	d.keepAlive()
+	if pulling.Err() != nil {
+		d.giveBack(work, 0)
+		d.end()
+		return
+	}
+	if !p.decode(work, d) {
+		d.end()
+		return
+	}
+	waiting := p.client.metrics.waiting.WithLabelValues(string(lane))
+	waiting.Inc()
+	release, err := p.slots.acquire(pulling, lane)
+	waiting.Dec()
+	if err != nil {
+		d.giveBack(work, 0)
+		d.end()
+		return
+	}
+	p.handlers.Go(func() {
+		defer release()
+		p.handle(work, d)
+	})
+}
+
+func (c *Client) newDelivery(msg jetstream.Msg, lane artifact.Lane, ackWait time.Duration) (*Delivery, error) {
+	metadata, err := msg.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	return &Delivery{
+		client: c, msg: msg, metadata: metadata, lane: lane, ackWait: orDefault(ackWait, defaultAckWait), stopped: make(chan struct{}),
+	}, nil
+}
+
+// decode reads the request. What cannot be read is buried without a handler: another attempt would read the same.
+func (p *pool) decode(ctx context.Context, d *Delivery) bool {
+	request, err := artifact.DecodeRequest(d.msg.Data())
+	if err == nil && request.Lane == d.lane {
+		d.request = request
+		return true
+	}
+	reason := fault.Malformed
+	if err == nil {
+		err = fmt.Errorf("request of lane %s on lane %s", request.Lane, d.lane)
+	} else if errors.Is(err, artifact.ErrNewerVersion) {
+		reason = fault.NewerVersion
+	}
+	p.client.metrics.undecodable.WithLabelValues(streamSign).Inc()
+	p.client.log.Error().Err(err).Str("subject", d.msg.Subject()).Str("reason", string(reason)).
+		Msg("request cannot be read, moving it to the dead letters")
+	if err := d.buryUnread(ctx, reason); err != nil {
+		p.client.log.Error().Err(err).Str("subject", d.msg.Subject()).Msg("cannot move a request to the dead letters")
+		d.giveBack(ctx, bugDelay)
+	}
+	return false
+}
+
+// handle runs the handler and sees to it that the request is decided afterwards.
+func (p *pool) handle(work context.Context, d *Delivery) {
+	inFlight := p.client.metrics.inFlight.WithLabelValues(string(d.lane))
+	inFlight.Inc()
+	defer inFlight.Dec()
+	defer d.end()
+	panicked := p.call(work, d)
+	switch {
+	case d.state() == decided:
+	case work.Err() != nil:
+		// Draining took too long. Another program can begin at once.
+		d.giveBack(context.WithoutCancel(work), 0)
+	case d.state() == undecided && !panicked:
+		p.client.log.Error().Str("ref", d.request.Ref.String()).Msg("handler left a request undecided: this is a bug")
+		d.giveBack(work, bugDelay)
+	default:
+		d.giveBack(work, bugDelay)
+	}
+}
+
+// call keeps one request that makes the handler panic from ending the work on all others.
+func (p *pool) call(work context.Context, d *Delivery) (panicked bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			panicked = true
+			p.client.log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Str("ref", d.request.Ref.String()).
+				Msg("handler of a request panicked: this is a bug")
+		}
+	}()
+	p.cfg.Handle(work, d)
+	return false
+}

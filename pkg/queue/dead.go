@@ -1,0 +1,104 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+// DeadLetter is a request that was given up, as the stream of dead letters keeps it.
+type DeadLetter struct {
+	Version int `json:"v"`
+	// Reason is why: a fault.Reason.
+	Reason string `json:"reason"`
+	// Event is the encoded event of kind dead; nothing for a request that could not be decoded.
+	Event json.RawMessage `json:"event,omitempty"`
+	// Request is the request exactly as it was stored, decodable or not.
+	Request []byte `json:"request"`
+	// Subject is where the request was stored.
+	Subject   string    `json:"subject"`
+	Attempts  uint64    `json:"attempts"`
+	FirstSeen time.Time `json:"first_seen"`
+	BuriedAt  time.Time `json:"buried_at"`
+}
+
+func (c *Client) storeLetter(ctx context.Context, subject string, letter DeadLetter) error {
+	letter.Version = artifact.Version
+	data, err := json.Marshal(letter)
+	if err != nil {
+		return fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("encoding a dead letter: %w", err))
+	}
+	if _, err := c.publish(ctx, streamDead, subject, data); err != nil {
+		return fmt.Errorf("storing a dead letter: %w", err)
+	}
+	return nil
+}
+
+// DeadLetter gives the dead letter of a reference; found is false if there is none.
+func (c *Client) DeadLetter(ctx context.Context, ref artifact.Ref) (letter DeadLetter, found bool, err error) {
+	msg, err := c.lastMessage(ctx, streamDead, DeadSubject(c.cfg.Harbor, ref))
+	if err != nil || msg == nil {
+		return DeadLetter{}, false, err
+	}
+	if err := json.Unmarshal(msg.Data, &letter); err != nil {
+		return DeadLetter{}, true, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("decoding a dead letter: %w", err))
+	}
+	return letter, true, nil
+}
+
+// DeadSince says when the dead letter of a reference was written; found is false if there is none.
+func (c *Client) DeadSince(ctx context.Context, ref artifact.Ref) (since time.Time, found bool, err error) {
+	msg, err := c.lastMessage(ctx, streamDead, DeadSubject(c.cfg.Harbor, ref))
+	if err != nil || msg == nil {
+		return time.Time{}, false, err
+	}
+	return msg.Time, true, nil
+}
+
+// ClearDead removes the dead letter of a reference, if there is one. Repeating it is safe.
+func (c *Client) ClearDead(ctx context.Context, ref artifact.Ref) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	handle, err := c.js.Stream(ctx, streamDead)
+	if err == nil {
+		err = handle.Purge(ctx, jetstream.WithPurgeSubject(DeadSubject(c.cfg.Harbor, ref)))
+	}
+	if err != nil {
+		return askFault(fmt.Errorf("removing a dead letter: %w", err))
+	}
+	return nil
+}
+
+// lastMessage gives the newest message of a subject, nil if there is none. The stream's leader answers, so that what was
+// acknowledged before is seen.
+func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	handle, err := c.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, askFault(fmt.Errorf("asking stream %s: %w", stream, err))
+	}
+	msg, err := handle.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil //nolint:nilnil // "there is none" is an answer, and the pointer says it
+	}
+	if err != nil {
+		return nil, askFault(fmt.Errorf("asking stream %s: %w", stream, err))
+	}
+	return msg, nil
+}
+
+// askFault gives an error of JetStream's API its kind.
+func askFault(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return fault.New(fault.Transient, fault.Canceled, err)
+	}
+	return fault.New(fault.Transient, fault.QueueUnavailable, err)
+}

@@ -1,0 +1,33 @@
+// Package queue is the adapter to NATS JetStream: the ledger of what happened, the work queue of requests, the dead
+// letters and the ticks of recurring work. It is the only package that knows NATS, as a client and as the embedded server.
+//
+// It guarantees:
+//   - What a publishing method reports as done is stored: synced to disk by the embedded server, held by a majority of the
+//     replicas in a cluster whose servers sync.
+//   - A request waits at most once: as long as one of the same reference, harbor and lane is stored, whether it waits, is
+//     worked on or waits to be tried again, another is reported as a duplicate.
+//   - A request is handed out again until it was acknowledged by [Delivery.Done] or moved to the dead letters by
+//     [Delivery.Bury]. It may be handed out twice, even to two programs at once: whoever works on it must be idempotent.
+//   - The ledger is append-only: the server refuses deletes and purges, and a full ledger refuses new events instead of
+//     dropping old ones. Its age limit alone removes events.
+//
+// It assumes that NATS accepts its account and rights, that all programs of an installation use the same harbor name, and
+// that the number of partitions never changes: it is part of the key by which duplicates are found.
+//
+// It does not retry a publish, decide what a failure means for a request, or record events on its own. Errors of the
+// methods that publish or ask carry a fault.
+package queue
+
+// The streams. Their names and subjects are the same for every installation; the harbor is a token of the subject.
+const (
+	streamSign   = "SIGN"
+	streamLedger = "LEDGER"
+	streamDead   = "DEAD"
+	streamScan   = "SCAN"
+)
+
+// schemaVersion is the version of subjects, envelopes and stream settings that this program knows.
+const schemaVersion = 1
+
+// schemaKey is the key of the schema version in the metadata of streams and consumers.
+const schemaKey = "harborseal_schema"

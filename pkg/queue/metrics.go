@@ -1,0 +1,56 @@
+package queue
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	publishSeconds *prometheus.HistogramVec // stream
+	publishErrors  *prometheus.CounterVec   // stream, reason
+	redeliveries   *prometheus.CounterVec   // lane
+	inFlight       *prometheus.GaugeVec     // lane
+	waiting        *prometheus.GaugeVec     // lane
+	ackErrors      *prometheus.CounterVec   // action
+	undecodable    *prometheus.CounterVec   // stream
+	reconnects     prometheus.Counter
+	connected      prometheus.Gauge
+}
+
+// newMetrics registers the metrics of one client; nil registers nothing.
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "harborseal", Subsystem: "queue", Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "harborseal", Subsystem: "queue", Name: name, Help: help}, labels)
+	}
+	reconnects := counter("reconnects_total", "Connections to NATS that were made again after a loss.")
+	connected := gauge("connected", "1 while there is a connection to NATS, else 0.")
+	m := &metrics{
+		publishSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "harborseal", Subsystem: "queue", Name: "publish_seconds",
+			Help:    "Time from a publish to JetStream's answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10},
+		}, []string{"stream"}),
+		publishErrors: counter("publish_errors_total", "Publishes that JetStream did not store, by fault reason.", "stream", "reason"),
+		redeliveries:  counter("redeliveries_total", "Requests that were handed out before.", "lane"),
+		inFlight:      gauge("in_flight", "Requests that hold a slot.", "lane"),
+		waiting:       gauge("waiting_for_slot", "Requests that were received and wait for a slot.", "lane"),
+		ackErrors:     counter("ack_errors_total", "Acknowledgements that could not be sent or were not confirmed.", "action"),
+		undecodable:   counter("undecodable_total", "Messages that are malformed or of a newer version.", "stream"),
+		reconnects:    reconnects.WithLabelValues(),
+		connected:     connected.WithLabelValues(),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.publishSeconds, m.publishErrors, m.redeliveries, m.inFlight, m.waiting, m.ackErrors, m.undecodable, reconnects, connected,
+	} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}

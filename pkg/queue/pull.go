@@ -1,0 +1,78 @@
+package queue
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// pullExpiry and pullHeartbeat bound how long a lost pull request goes unnoticed: two heartbeats, 10 seconds. A server
+// that was killed loses it without a word.
+const (
+	pullExpiry    = 30 * time.Second
+	pullHeartbeat = 5 * time.Second
+)
+
+// takeFunc gets one message. The context ends once no further message will be asked for: what is given back before that
+// could come straight back to this program.
+type takeFunc func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg)
+
+// keepPulling hands the messages of a consumer to take, one at a time, until ctx ends. Whatever breaks, it opens the
+// consumer again.
+func (c *Client) keepPulling(
+	ctx context.Context, name string, open func(context.Context) (jetstream.Consumer, error), take takeFunc,
+) {
+	retry := newBackoff()
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := c.pullOnce(ctx, open, take)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(started) > retry.limit {
+			retry.reset()
+		}
+		c.log.Warn().Err(err).Str("consumer", name).Msg("pulling was interrupted, trying again")
+		if retry.wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// pullOnce pulls until ctx ends or something breaks. After ctx has ended, what the server had sent before is handed over
+// as well, so that it can be given back.
+func (c *Client) pullOnce(
+	ctx context.Context, open func(context.Context) (jetstream.Consumer, error), take takeFunc,
+) error {
+	opening, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	consumer, err := open(opening)
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages(
+		jetstream.PullMaxMessages(1), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	pulling, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	stop := context.AfterFunc(ctx, func() {
+		defer end()
+		if c.nats.IsConnected() {
+			messages.Drain()
+		} else {
+			messages.Stop() // Nothing can arrive, and draining would wait for the connection.
+		}
+	})
+	defer stop()
+	for {
+		msg, err := messages.Next()
+		if err != nil {
+			return err
+		}
+		take(pulling, consumer, msg)
+	}
+}

@@ -1,0 +1,142 @@
+package queue
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// stream is one stream and what this program wants of it. A setting that apply does not touch stays as it is, so that an
+// operator may add one.
+type stream struct {
+	name  string
+	apply func(*jetstream.StreamConfig)
+}
+
+func (c *Client) streams() []stream {
+	return []stream{
+		{streamSign, c.applySign},
+		{streamLedger, c.applyLedger},
+		{streamDead, c.applyDead},
+		{streamScan, c.applyScan},
+	}
+}
+
+// applyCommon sets what all streams share. Replicas are never reduced: another program may know of a larger cluster.
+func (c *Client) applyCommon(cfg *jetstream.StreamConfig, subject string) {
+	cfg.Subjects = []string{subject}
+	cfg.Storage = jetstream.FileStorage
+	cfg.Replicas = max(cfg.Replicas, c.cfg.Replicas)
+	cfg.Metadata = withSchema(cfg.Metadata)
+}
+
+// applySign makes the stream refuse a second request of a subject. It sets no limit on messages or bytes, because the
+// answer would have the same error code as that of a duplicate: the server's limit is the store's.
+func (c *Client) applySign(cfg *jetstream.StreamConfig) {
+	c.applyCommon(cfg, "sign.>")
+	cfg.Description = "requests to sign a digest, one per digest and lane"
+	cfg.Retention = jetstream.WorkQueuePolicy
+	cfg.MaxMsgsPerSubject = 1
+	cfg.Discard = jetstream.DiscardNew
+	cfg.DiscardNewPerSubject = true
+}
+
+// applyLedger never shortens the age: that would delete events, which nothing else can.
+func (c *Client) applyLedger(cfg *jetstream.StreamConfig) {
+	existed := cfg.Name != ""
+	c.applyCommon(cfg, "ledger.>")
+	cfg.Description = "what happened to each digest; append-only"
+	cfg.Retention = jetstream.LimitsPolicy
+	cfg.Discard = jetstream.DiscardNew
+	if limit := c.cfg.Limits.LedgerMaxBytes; limit != 0 || !existed {
+		cfg.MaxBytes = orDefault(limit, -1)
+	}
+	if !existed || cfg.MaxAge != 0 {
+		cfg.MaxAge = max(cfg.MaxAge, c.cfg.Limits.LedgerMaxAge)
+	}
+	cfg.Duplicates = ledgerDuplicates
+	cfg.Compression = jetstream.S2Compression
+	cfg.DenyDelete = true
+	cfg.DenyPurge = true
+}
+
+func (c *Client) applyDead(cfg *jetstream.StreamConfig) {
+	c.applyCommon(cfg, "dead.>")
+	cfg.Description = "requests that were given up, the newest of each digest"
+	cfg.Retention = jetstream.LimitsPolicy
+	cfg.MaxMsgsPerSubject = 1
+	cfg.Discard = jetstream.DiscardOld
+}
+
+func (c *Client) applyScan(cfg *jetstream.StreamConfig) {
+	c.applyCommon(cfg, "scan.>")
+	cfg.Description = "ticks of recurring work, each stored once"
+	cfg.Retention = jetstream.LimitsPolicy
+	cfg.MaxMsgsPerSubject = 1
+	cfg.Discard = jetstream.DiscardNew
+	cfg.DiscardNewPerSubject = true
+	cfg.MaxAge = max(cfg.MaxAge, c.cfg.Limits.ScanMaxAge)
+}
+
+// signConsumer names the durable of one partition.
+func signConsumer(harbor string, lane artifact.Lane, part int) string {
+	return fmt.Sprintf("sign-%s-%s-%02d", harbor, lane, part)
+}
+
+// scanConsumer names the durable of one kind of ticks.
+func scanConsumer(harbor, kind string) string { return "scan-" + harbor + "-" + kind }
+
+// applySignConsumer makes the server hand a request out until it is acknowledged. Attempts and pending acknowledgements
+// are not limited: an exhausted request would stay, invisible, and swallow every later one of its digest, and requests
+// that wait to be tried again count as pending, so that one project's failures would stop its whole partition.
+func (c *Client) applySignConsumer(lane artifact.Lane, part int) func(*jetstream.ConsumerConfig) {
+	return func(cfg *jetstream.ConsumerConfig) {
+		c.applyConsumer(cfg, signConsumer(c.cfg.Harbor, lane, part), signFilter(c.cfg.Harbor, lane, part), -1)
+	}
+}
+
+// applyScanConsumer makes the server hand out one tick at a time, over all programs.
+func (c *Client) applyScanConsumer(kind string) func(*jetstream.ConsumerConfig) {
+	return func(cfg *jetstream.ConsumerConfig) {
+		filter := fmt.Sprintf("scan.v1.%s.%s.>", c.cfg.Harbor, kind)
+		c.applyConsumer(cfg, scanConsumer(c.cfg.Harbor, kind), filter, 1)
+	}
+}
+
+func (c *Client) applyConsumer(cfg *jetstream.ConsumerConfig, name, filter string, maxAckPending int) {
+	cfg.Name, cfg.Durable = name, name
+	cfg.FilterSubject = filter
+	cfg.DeliverPolicy = jetstream.DeliverAllPolicy
+	cfg.AckPolicy = jetstream.AckExplicitPolicy
+	cfg.AckWait = c.cfg.AckWait
+	cfg.MaxDeliver = -1
+	cfg.MaxAckPending = maxAckPending
+	cfg.MaxWaiting = orDefault(cfg.MaxWaiting, 512)
+	cfg.InactiveThreshold = time.Duration(0)
+	cfg.BackOff = nil
+	cfg.Metadata = withSchema(cfg.Metadata)
+}
+
+func withSchema(metadata map[string]string) map[string]string {
+	merged := map[string]string{schemaKey: strconv.Itoa(schemaVersion)}
+	for key, value := range metadata {
+		if key != schemaKey {
+			merged[key] = value
+		}
+	}
+	return merged
+}
+
+// isNewer says whether metadata was written by a newer program. An unreadable version counts as newer: it is not ours.
+func isNewer(metadata map[string]string) bool {
+	value, found := metadata[schemaKey]
+	if !found {
+		return false
+	}
+	version, err := strconv.Atoi(value)
+	return err != nil || version > schemaVersion
+}

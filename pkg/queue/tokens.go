@@ -1,0 +1,136 @@
+package queue
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// Partitions is the number of partitions of each lane. It is part of the subjects by which duplicates are found: two
+// programs with different numbers would sign the same digest side by side, so it never changes.
+const Partitions = 16
+
+// maxHarbor is the longest harbor name, in bytes.
+const maxHarbor = 32
+
+// ValidateHarbor checks the name under which one Harbor is known in subjects: 1 to 32 of a-z, 0-9, - and _.
+func ValidateHarbor(name string) error {
+	if name == "" || len(name) > maxHarbor {
+		return fmt.Errorf("harbor name has %d bytes, want 1 to %d", len(name), maxHarbor)
+	}
+	if i := strings.IndexFunc(name, notTokenRune); i >= 0 {
+		return fmt.Errorf("harbor name %q: only a-z, 0-9, - and _ are allowed", name)
+	}
+	return nil
+}
+
+func notTokenRune(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
+}
+
+// EncodeToken makes one subject token of any text: base32 in lower case without padding. Project names contain dots,
+// which separate tokens, and an empty token is not allowed: the empty text becomes "-".
+func EncodeToken(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(text)))
+}
+
+// DecodeToken reads what EncodeToken wrote, and refuses everything else.
+func DecodeToken(token string) (string, error) {
+	if token == "-" {
+		return "", nil
+	}
+	text, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(strings.ToUpper(token))
+	if err != nil {
+		return "", fmt.Errorf("decoding a subject token: %w", err)
+	}
+	// Base32 ignores the last bits of some lengths, and upper case: a token has exactly one spelling.
+	if len(text) == 0 || EncodeToken(string(text)) != token {
+		return "", errors.New("decoding a subject token: not in its canonical form")
+	}
+	return string(text), nil
+}
+
+// Partition gives the partition of a project, 0 to [Partitions]-1.
+func Partition(project string) int {
+	sum := sha256.Sum256([]byte(project))
+	return int(binary.BigEndian.Uint64(sum[:8]) % Partitions)
+}
+
+// refToken identifies a reference within a subject: 128 bits of its SHA-256.
+func refToken(ref artifact.Ref) string {
+	sum := sha256.Sum256([]byte(ref.String()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// SignSubject is where a request is published: sign.v1.<harbor>.<lane>.<part>.<base32 of project>.<hash of the reference>.
+func SignSubject(harbor string, lane artifact.Lane, ref artifact.Ref) string {
+	return strings.Join([]string{
+		"sign.v1", harbor, string(lane), strconv.Itoa(Partition(ref.Project())), EncodeToken(ref.Project()), refToken(ref),
+	}, ".")
+}
+
+// signFilter is the subject filter of one partition's consumer.
+func signFilter(harbor string, lane artifact.Lane, part int) string {
+	return fmt.Sprintf("sign.v1.%s.%s.%d.>", harbor, lane, part)
+}
+
+// LedgerSubject is where an event is published: ledger.v1.<harbor>.<kind>.<base32 of project>.<hash of the reference>.
+func LedgerSubject(harbor string, kind artifact.Kind, ref artifact.Ref) string {
+	return strings.Join([]string{"ledger.v1", harbor, string(kind), EncodeToken(ref.Project()), refToken(ref)}, ".")
+}
+
+// DeadSubject is where a dead letter is kept: dead.v1.<harbor>.<base32 of project>.<hash of the reference>.
+func DeadSubject(harbor string, ref artifact.Ref) string {
+	return strings.Join([]string{"dead.v1", harbor, EncodeToken(ref.Project()), refToken(ref)}, ".")
+}
+
+// deadSubjectOf gives the place of the dead letter of an undecodable request from the subject that it came on, so that a
+// request and its dead letter share their last two tokens.
+func deadSubjectOf(harbor, signSubject string) string {
+	tokens := strings.Split(signSubject, ".")
+	if len(tokens) != 7 {
+		sum := sha256.Sum256([]byte(signSubject))
+		return "dead.v1." + harbor + ".-." + hex.EncodeToString(sum[:16])
+	}
+	return "dead.v1." + harbor + "." + tokens[5] + "." + tokens[6]
+}
+
+// ScanSubject is where a tick is proposed: scan.v1.<harbor>.<kind>.<base32 of key>.<slot>.
+func ScanSubject(harbor, kind, key string, slot int64) string {
+	return strings.Join([]string{"scan.v1", harbor, kind, EncodeToken(key), strconv.FormatInt(slot, 10)}, ".")
+}
+
+// parseScanSubject reads what ScanSubject wrote.
+func parseScanSubject(subject string) (Tick, error) {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) != 6 || tokens[0] != "scan" || tokens[1] != "v1" {
+		return Tick{}, errors.New("subject is not that of a tick")
+	}
+	key, err := DecodeToken(tokens[4])
+	if err != nil {
+		return Tick{}, err
+	}
+	slot, err := strconv.ParseInt(tokens[5], 10, 64)
+	if err != nil {
+		return Tick{}, fmt.Errorf("slot of a tick: %w", err)
+	}
+	return Tick{Kind: tokens[3], Key: key, Slot: slot}, nil
+}
+
+// validateKind checks the kind of a tick, which is a subject token and part of a consumer's name.
+func validateKind(kind string) error {
+	if kind == "" || len(kind) > maxHarbor || strings.IndexFunc(kind, notTokenRune) >= 0 {
+		return fmt.Errorf("kind %.40q of a tick: want 1 to %d of a-z, 0-9, - and _", kind, maxHarbor)
+	}
+	return nil
+}
