@@ -18,7 +18,7 @@ export HARBORSEAL_TEST_COSIGN_V3 := $(COSIGN_V3)
 export HARBORSEAL_TEST_CRANE     := $(CRANE)
 export CGO_ENABLED ?= 1
 
-PKGS     := ./cmd/... ./pkg/... ./config/...
+PKGS     := ./cmd/... ./pkg/... ./e2e/...
 FUZZTIME ?= 30s
 
 .PHONY: help

@@ -20,7 +20,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "harborseal_sweeps_total", Help: "Sweeps of one project, by outcome (done, failed, skipped).",
 		}, []string{"outcome"}),
 		manifests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "harborseal_sweep_manifests_total", Help: "Manifests that sweeps looked at, by what they found (signed, requested, waiting, dead, excluded).",
+			Name: "harborseal_sweep_manifests_total", Help: "Manifests that sweeps looked at, by what they found (signed, requested, waiting, dead, excluded, asked_before).",
 		}, []string{"found"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "harborseal_sweep_seconds", Help: "Time of a sweep of one project.", Buckets: prometheus.ExponentialBuckets(0.1, 2.5, 12),
@@ -47,7 +47,7 @@ func (m *metrics) swept(started time.Time) {
 }
 
 func (m *metrics) checked(s Summary) {
-	for found, n := range map[string]int{"signed": s.Signed, "requested": s.Requested, "waiting": s.Waiting, "dead": s.Dead, "excluded": s.Excluded} {
+	for found, n := range map[string]int{"signed": s.Signed, "requested": s.Requested, "waiting": s.Waiting, "dead": s.Dead, "excluded": s.Excluded, "asked_before": s.AskedBefore} {
 		m.manifests.WithLabelValues(found).Add(float64(n))
 	}
 }

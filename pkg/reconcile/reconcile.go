@@ -80,6 +80,8 @@ type Reconciler struct {
 // Summary is what one sweep saw, in manifests.
 type Summary struct {
 	Population, Signed, Requested, Waiting, Dead, Excluded int
+	// AskedBefore counts those that a sweep of this replica asked for within the last hour.
+	AskedBefore int
 	// Unverifiable counts those that could not be verified now; they stand among the requested, waiting or dead as well.
 	Unverifiable int
 }
@@ -200,7 +202,7 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 	}
 	r.metrics.swept(started)
 	log.Info().Int("population", summary.Population).Int("signed", summary.Signed).Int("requested", summary.Requested).
-		Int("waiting", summary.Waiting).Int("dead", summary.Dead).Int("excluded", summary.Excluded).
+		Int("waiting", summary.Waiting).Int("dead", summary.Dead).Int("excluded", summary.Excluded).Int("asked_before", summary.AskedBefore).
 		Dur("took_ms", time.Since(started)).Msg("sweep finished")
 	return nil
 }
@@ -246,6 +248,10 @@ func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation s
 		summary.Dead++
 		return nil
 	}
+	if r.memory.lately(askedKey(l.Ref)) {
+		summary.AskedBefore++
+		return nil
+	}
 	duplicate, err := r.cfg.Queue.Enqueue(ctx, artifact.Request{
 		Ref: l.Ref, Lane: artifact.Bulk, Origin: artifact.OriginSweep, Actor: "reconciler",
 		CorrelationID: correlation, RequestedAt: time.Now().UTC(),
@@ -257,6 +263,7 @@ func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation s
 		summary.Waiting++
 	default:
 		summary.Requested++
+		r.memory.remember(askedKey(l.Ref))
 		r.cfg.Logger.Info().Str("project", l.Ref.Project()).Str("repository", l.Ref.Repository()).Str("digest", l.Ref.Digest()).
 			Str("correlation_id", correlation).Msg("unsigned manifest found")
 	}
@@ -267,7 +274,7 @@ func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation s
 // look for itself; only many of them end the sweep, so that a registry's outage does not fill the queue and one broken
 // signature does not hide the rest of its project.
 func (r *Reconciler) signed(ctx context.Context, l artifact.Listed, summary *Summary) (bool, error) {
-	if r.memory.verified(l) {
+	if r.memory.lately(verifiedKey(l)) {
 		return true, nil
 	}
 	signed, err := r.cfg.Signed(ctx, l.Ref)
@@ -281,7 +288,7 @@ func (r *Reconciler) signed(ctx context.Context, l artifact.Listed, summary *Sum
 		return false, nil
 	}
 	if signed {
-		r.memory.remember(l)
+		r.memory.remember(verifiedKey(l))
 	}
 	return signed, nil
 }

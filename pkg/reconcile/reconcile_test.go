@@ -188,6 +188,28 @@ func TestWhatIsVerifiedIsRemembered(t *testing.T) {
 	})
 }
 
+func TestWhatStaysUnsignedIsAskedForOnceAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		ref := w.add(t, "untagged attestation", 0)
+		r := newReconciler(t, w, "demo")
+		for _, tt := range []struct {
+			name string
+			wait time.Duration
+			want bool
+		}{{"first", 0, true}, {"five minutes later", 5 * time.Minute, false}, {"an hour later", time.Hour, true}} {
+			time.Sleep(tt.wait)
+			clear(w.waiting) // the signer has skipped it
+			if _, err := r.Sweep(t.Context(), "demo", tt.name); err != nil {
+				t.Fatal(err)
+			}
+			if _, asked := w.waiting[ref]; asked != tt.want {
+				t.Errorf("%s: asked %t, want %t", tt.name, asked, tt.want)
+			}
+		}
+	})
+}
+
 func TestBrokenSignaturesDoNotHideTheRest(t *testing.T) {
 	broken := errors.New("cannot tell")
 	for _, tt := range []struct {
@@ -231,7 +253,6 @@ func TestAFullQueueEndsTheSweep(t *testing.T) {
 func TestTicks(t *testing.T) {
 	w := newWorld()
 	plain := w.add(t, "plain", 0)
-	r := newReconciler(t, w, "demo")
 	current := time.Now().UnixNano() / int64(time.Minute)
 	for _, tt := range []struct {
 		name    string
@@ -245,6 +266,7 @@ func TestTicks(t *testing.T) {
 		{"not enabled any more", "other", current, false},
 	} {
 		clear(w.waiting)
+		r := newReconciler(t, w, "demo") // without a memory of what it asked for
 		if err := r.Tick(t.Context(), tt.project, tt.slot); err != nil {
 			t.Fatal(err)
 		}

@@ -99,8 +99,7 @@ func (a *App) listen(engine *gin.Engine) error {
 	var err error
 	if a.health, err = httpserver.NewOps(httpserver.OpsConfig{
 		Gatherer: a.registry, Logger: a.logger,
-		// The policies stand in the configuration: they are loaded when this runs.
-		Checks: []httpserver.Check{{Name: "queue", Run: a.checkQueue}},
+		Checks: []httpserver.Check{{Name: "policies", Run: a.checkPolicies}, {Name: "queue", Run: a.checkQueue}},
 	}); err != nil {
 		return err
 	}
@@ -143,6 +142,12 @@ func (a *App) QueueAddr() string {
 	default:
 	}
 	return ""
+}
+
+// checkPolicies asks as the webhook does: an error means that it answers 503.
+func (a *App) checkPolicies(ctx context.Context) error {
+	_, err := a.policies.Policy(ctx, "")
+	return err
 }
 
 func (a *App) checkQueue(ctx context.Context) error {
