@@ -47,11 +47,9 @@ lint: $(GOLANGCI) ## Run the linters, and check that generated and formatted fil
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 30s).
-	@go list -f '{{.Dir}}' $(PKGS) | while read -r dir; do \
-	  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | sed 's/^func //' | while read -r target; do \
-	    echo "== $$target ($${dir#$(CURDIR)/})"; \
-	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime=10x "$$dir"; \
-	  done; \
+	@grep -roE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' cmd pkg e2e | sed 's/:func / /' | sort | while read -r file target; do \
+	  echo "== $$target ($${file%/*})"; \
+	  go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime=10x "./$${file%/*}"; \
 	done
 
 .PHONY: bench
