@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 type registryRoute string
@@ -83,6 +85,9 @@ func errUnsupported() error {
 // serveRegistry answers under /v2.
 func (c *call) serveRegistry() {
 	route, repo, reference := splitRegistryPath(c.r.URL.Path)
+	if _, err := name.NewRepository("registry.invalid/" + repo); repo != "" && err != nil {
+		route = routeNone // distribution's routes match valid names alone
+	}
 	if err := c.authorizeRegistry(route, repo); err != nil {
 		c.fail(err)
 		return
