@@ -62,6 +62,8 @@ type Event struct {
 	Reason string `json:"reason,omitempty"`
 	// Detail is for people: what exactly happened, and what to do. It holds nothing secret.
 	Detail string `json:"detail,omitempty"`
+	// Unsigned says that the attempt looked for a signature and found none that counts.
+	Unsigned bool `json:"unsigned,omitempty"`
 
 	// Of signed events. SignatureDigest is the digest of the manifest that carries the signature.
 	How             How    `json:"how,omitempty"`

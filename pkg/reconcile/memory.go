@@ -34,6 +34,12 @@ func (m *memory) lately(k [sha256.Size]byte) bool {
 	return found && time.Since(at) < rememberedFor
 }
 
+func (m *memory) forget(k [sha256.Size]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.seen, k)
+}
+
 func (m *memory) remember(k [sha256.Size]byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

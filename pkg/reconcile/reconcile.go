@@ -2,7 +2,7 @@
 //
 // It is the guarantee where webhooks are only the shortcut: Harbor loses webhooks. Ticks need no leader: every replica
 // proposes each one, the queue takes the first proposal and gives it to one worker, and a tick that comes too late is
-// skipped because the next one does its work. A sweep that fails is repeated by the next tick: it changes nothing but by
+// skipped if its project was swept meanwhile. A sweep that fails is repeated by the next tick: it changes nothing but by
 // requests, which may be repeated.
 //
 // It does not decide "signed": the verifier that the signers use does. It remembers what it verified only in memory and
@@ -13,7 +13,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,6 +77,9 @@ type Reconciler struct {
 	cfg     Config
 	metrics *metrics
 	memory  *memory
+
+	mu   sync.Mutex
+	last map[string]time.Time // when this replica ended its last sweep of a project; guarded by mu
 }
 
 // Summary is what one sweep saw, in manifests.
@@ -97,7 +102,7 @@ func New(cfg Config) (*Reconciler, error) {
 	if cfg.Interval < time.Second {
 		return nil, fmt.Errorf("reconcile: interval %s: want at least 1s", cfg.Interval)
 	}
-	return &Reconciler{cfg: cfg, metrics: newMetrics(cfg.Registerer), memory: newMemory()}, nil
+	return &Reconciler{cfg: cfg, metrics: newMetrics(cfg.Registerer), memory: newMemory(), last: make(map[string]time.Time)}, nil
 }
 
 // slot numbers the interval that t falls into: replicas whose clocks agree to less than an interval propose the same.
@@ -121,11 +126,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 
 func (r *Reconciler) propose(ctx context.Context) error {
 	projects, err := r.projects(ctx)
-	if err != nil {
-		return err
-	}
+	errs := []error{err}
 	slot := r.slot(time.Now())
-	var errs []error
 	for _, project := range projects {
 		if _, err := r.cfg.Queue.Propose(ctx, Kind, project, slot); err != nil {
 			errs = append(errs, fmt.Errorf("project %s: %w", project, err))
@@ -134,40 +136,36 @@ func (r *Reconciler) propose(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// projects gives the projects to sweep: Harbor is asked only if a pattern is a glob.
+// projects gives the projects to sweep, also beside an error: those that are named do not depend on Harbor's list, which is
+// asked for only if a pattern is a glob.
 func (r *Reconciler) projects(ctx context.Context) ([]string, error) {
 	var names []string
+	globs := false
 	for _, pattern := range r.cfg.Patterns {
 		if policy.IsGlob(pattern) {
-			all, err := r.cfg.Harbor.Projects(ctx)
-			if err != nil {
-				return nil, err
-			}
-			names = append(names, all...)
-			break
-		}
-	}
-	for _, pattern := range r.cfg.Patterns {
-		if !policy.IsGlob(pattern) {
+			globs = true
+		} else {
 			names = append(names, pattern)
 		}
 	}
-	seen := make(map[string]bool, len(names))
-	enabled := names[:0]
-	for _, name := range names {
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
+	var errs []error
+	if globs {
+		listed, err := r.cfg.Harbor.Projects(ctx)
+		names, errs = append(names, listed...), append(errs, err)
+	}
+	slices.Sort(names)
+	var enabled []string
+	for _, name := range slices.Compact(names) {
 		p, err := r.cfg.Policies.Policy(ctx, name)
 		if err != nil {
-			return nil, err
+			errs = append(errs, fmt.Errorf("reading the policy of %s: %w", name, err))
+			continue
 		}
 		if policy.Admit(p).Sign {
 			enabled = append(enabled, name)
 		}
 	}
-	return enabled, nil
+	return enabled, errors.Join(errs...)
 }
 
 // Tick sweeps the project of a tick, unless its slot has passed. An error means that the sweep was not finished: the
@@ -176,8 +174,9 @@ func (r *Reconciler) projects(ctx context.Context) ([]string, error) {
 // A crash during a sweep loses nothing: the tick is delivered again, or the next one does the same.
 func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error {
 	log := r.cfg.Logger.With().Str("project", project).Int64("slot", slot).Logger()
-	// The slot before the current one is still good: a tick may cross the border on its way.
-	if current := r.slot(time.Now()); slot < current-1 {
+	// A tick that waited behind others is stale. It is passed over only if its project was swept lately all the same: one
+	// project that takes long would otherwise keep the others from ever being swept.
+	if current := r.slot(time.Now()); slot < current-1 && r.sweptLately(project) {
 		r.metrics.sweeps.WithLabelValues("skipped").Inc()
 		log.Info().Msg("sweep skipped: its time has passed")
 		return nil
@@ -192,9 +191,12 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 	}
 	started := time.Now()
 	summary, err := r.Sweep(ctx, project, "sweep-"+project+"-"+strconv.FormatInt(slot, 10))
+	r.swept(project)
 	if err != nil {
 		r.metrics.sweeps.WithLabelValues("failed").Inc()
-		if fault.Is(err, fault.Transient) {
+		// Given back only if it was interrupted, or if the queue failed, which is everybody's. One tick is out at a time: a
+		// project that cannot be listed would hold up all others.
+		if reason := fault.Of(err).Reason; ctx.Err() != nil || reason == fault.QueueFull || reason == fault.QueueUnavailable {
 			return fmt.Errorf("sweeping %s: %w", project, err)
 		}
 		log.Error().Err(err).Msg("sweep failed: the next one will try again")
@@ -205,6 +207,19 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 		Int("waiting", summary.Waiting).Int("dead", summary.Dead).Int("excluded", summary.Excluded).Int("asked_before", summary.AskedBefore).
 		Dur("took_ms", time.Since(started)).Msg("sweep finished")
 	return nil
+}
+
+func (r *Reconciler) sweptLately(project string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, found := r.last[project]
+	return found && time.Since(last) < 2*r.cfg.Interval
+}
+
+func (r *Reconciler) swept(project string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last[project] = time.Now()
 }
 
 // Sweep asks for each manifest of a project that carries no valid signature, into the bulk lane. A dead letter is asked for
@@ -288,6 +303,7 @@ func (r *Reconciler) signed(ctx context.Context, l artifact.Listed, summary *Sum
 		return false, nil
 	}
 	if signed {
+		r.memory.forget(askedKey(l.Ref)) // if the signature goes, it is asked for at once
 		r.memory.remember(verifiedKey(l))
 	}
 	return signed, nil

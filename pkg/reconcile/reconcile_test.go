@@ -258,15 +258,24 @@ func TestTicks(t *testing.T) {
 		name    string
 		project string
 		slot    int64
-		want    bool
+
+		sweptBefore bool
+		want        bool
 	}{
-		{"current", "demo", current, true},
-		{"just over the border", "demo", current - 1, true},
-		{"too late", "demo", current - 3, false},
-		{"not enabled any more", "other", current, false},
+		{"current", "demo", current, false, true},
+		{"just over the border", "demo", current - 1, false, true},
+		{"too late, but never swept", "demo", current - 3, false, true},
+		{"too late", "demo", current - 3, true, false},
+		{"not enabled any more", "other", current, false, false},
 	} {
 		clear(w.waiting)
 		r := newReconciler(t, w, "demo") // without a memory of what it asked for
+		if tt.sweptBefore {
+			if err := r.Tick(t.Context(), "demo", current); err != nil {
+				t.Fatal(err)
+			}
+			clear(w.waiting)
+		}
 		if err := r.Tick(t.Context(), tt.project, tt.slot); err != nil {
 			t.Fatal(err)
 		}
@@ -274,6 +283,59 @@ func TestTicks(t *testing.T) {
 			t.Errorf("%s: swept %t, want %t", tt.name, asked, tt.want)
 		}
 	}
+}
+
+// TestOneProjectDoesNotHoldUpTheOthers: a project that cannot be listed is not given back to the queue, which hands out
+// one tick at a time.
+func TestOneProjectDoesNotHoldUpTheOthers(t *testing.T) {
+	w := newWorld()
+	w.listErr = fault.New(fault.Transient, fault.Unavailable, errors.New("502"))
+	r := newReconciler(t, w, "demo")
+	if err := r.Tick(t.Context(), "demo", time.Now().UnixNano()/int64(time.Minute)); err != nil {
+		t.Errorf("Tick error %v, want none", err)
+	}
+}
+
+func TestARemovedSignatureIsAskedForAtOnce(t *testing.T) {
+	w := newWorld()
+	ref := w.add(t, "app", 0)
+	r := newReconciler(t, w, "demo")
+	sweep := func() {
+		t.Helper()
+		clear(w.waiting)
+		if _, err := r.Sweep(t.Context(), "demo", "s"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep() // asks
+	w.population["demo"][0].Signatures = []string{artifact.DigestOf([]byte("signature"))}
+	w.signed[ref] = true
+	sweep() // sees it signed
+	w.population["demo"][0].Signatures = nil
+	w.signed[ref] = false
+	sweep()
+	if _, asked := w.waiting[ref]; !asked {
+		t.Error("the removed signature is not asked for")
+	}
+}
+
+func TestAFailingListOfProjectsDoesNotStopNamedOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.listErr = errors.New("no right to list")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		r := newReconciler(t, w, "team-*", "shop")
+		go func() { done <- r.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if got := w.ticks["shop"]; got != 1 {
+			t.Errorf("shop has %d ticks, want 1", got)
+		}
+	})
 }
 
 // TestReplicasProposeOnce runs three replicas for ten intervals: each project is swept once in each.

@@ -11,14 +11,15 @@ import (
 
 // sign makes sure that ref carries a valid signature and has seen it in the registry when it returns nil. A signature of
 // any accepted key is enough.
-func (s *Service) sign(ctx context.Context, ref artifact.Ref, out outcome) (outcome, error) {
+func (s *Service) sign(ctx context.Context, j *job, out outcome) (outcome, error) {
+	ref := j.request.Ref
 	verdict, err := s.cfg.Verifier.Verify(ctx, ref)
 	if err != nil {
 		return outcome{}, fmt.Errorf("looking for a signature: %w", err)
 	}
 	failpoint.Hit(failpoint.SigningAfterLookup)
 	out.kind, out.how = artifact.Signed, artifact.Found
-	if !verdict.Signed() {
+	if j.unsigned = !verdict.Signed(); j.unsigned {
 		out.how = artifact.Made
 		if verdict, err = s.attach(ctx, ref, verdict.Carrier); err != nil {
 			return outcome{}, err
@@ -36,8 +37,9 @@ func (s *Service) sign(ctx context.Context, ref artifact.Ref, out outcome) (outc
 //
 // A crash before the manifest is put leaves at most a blob that nothing refers to, which Harbor's garbage collection
 // takes. A crash after it leaves a signature that the next attempt finds. Two attempts at once make the same bytes from
-// the same input, so that the second put changes nothing; if another writer came between reading and writing, the
-// read-back tells and the next attempt starts from what is there then.
+// the same input, so that the second put changes nothing. A registry knows no compare-and-swap: a signature that somebody
+// else writes between the last look at the tag and the put, one round trip, is overwritten; one that overwrites ours is
+// told by the read-back.
 func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifact.Manifest) (Verdict, error) {
 	signature, err := s.cfg.Format.Sign(ctx, s.cfg.Verifier.Identity(ref), ref.Digest())
 	if err != nil {
@@ -48,7 +50,7 @@ func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifa
 		return Verdict{}, fmt.Errorf("adding the signature to those that are there: %w", err)
 	}
 	failpoint.Hit(failpoint.SigningAfterSign)
-	if err := s.push(ctx, ref, m, blobs); err != nil {
+	if err := s.push(ctx, ref, existing, m, blobs); err != nil {
 		return Verdict{}, err
 	}
 	failpoint.Hit(failpoint.SigningAfterAttach)
@@ -70,13 +72,23 @@ func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifa
 // push uploads the blobs and puts the manifest. A blob that this process put into the repository before, such as the
 // constant configuration, is left out at first: that saves two requests. It is a guess and never believed: if the registry
 // misses a blob, all are uploaded and the manifest is put again.
-func (s *Service) push(ctx context.Context, ref artifact.Ref, m artifact.Manifest, blobs []artifact.Blob) error {
+//
+// Uploads take time: the tag is looked at once more before it is moved, so that what somebody put there meanwhile is kept
+// by the next attempt.
+func (s *Service) push(ctx context.Context, ref artifact.Ref, existing *artifact.Manifest, m artifact.Manifest, blobs []artifact.Blob) error {
 	tag := s.cfg.Format.Reference(ref.Digest())
 	if err := s.pushBlobs(ctx, ref, blobs, s.pushed.has); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.SigningAfterPayload)
-	err := s.cfg.Registry.PutManifest(ctx, ref.Repository(), tag, m)
+	current, err := s.cfg.Registry.Manifest(ctx, ref.Repository(), tag)
+	switch {
+	case err != nil && !fault.Is(err, fault.Gone):
+		return fmt.Errorf("looking at the signatures again: %w", err)
+	case (err == nil) != (existing != nil), existing != nil && current.Digest != existing.Digest:
+		return fault.Newf(fault.Transient, fault.ConcurrentWriter, "another writer has changed %s meanwhile", tag)
+	}
+	err = s.cfg.Registry.PutManifest(ctx, ref.Repository(), tag, m)
 	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
 		if err := s.pushBlobs(ctx, ref, blobs, func(string, string) bool { return false }); err != nil {
 			return err

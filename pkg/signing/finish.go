@@ -21,6 +21,12 @@ const (
 	lastDelay  = 5 * time.Minute
 )
 
+// requeueTimeout bounds the look for a push that came in during the work.
+const requeueTimeout = 5 * time.Second
+
+// leastAttempts is how often a request is tried at least, however old it is: it may have waited while no signer ran.
+const leastAttempts = 10
+
 // finish records the outcome and removes the request from the queue.
 //
 // A crash before the record: the next attempt finds the same outcome and records it. Between record and acknowledgement:
@@ -36,13 +42,15 @@ func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
 			return fmt.Errorf("removing the dead letter: %w", err)
 		}
 	}
-	if err := j.delivery.Done(ctx); err != nil {
-		// The acknowledgement may have arrived. If not, the request comes again and finds everything done.
-		return fmt.Errorf("acknowledging: %w", err)
-	}
+	err := j.delivery.Done(ctx)
 	failpoint.Hit(failpoint.SigningAfterAck)
 	if out.kind != artifact.Signed {
+		// After an error too: the acknowledgement may have arrived. If it has not, this is refused as a duplicate.
 		s.requeue(ctx, j)
+	}
+	if err != nil {
+		// If it did not arrive, the request comes again and finds everything done.
+		return fmt.Errorf("acknowledging: %w", err)
 	}
 	return nil
 }
@@ -66,6 +74,7 @@ func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.E
 		ID:   artifact.EventID(kind, r.Ref, r.CorrelationID, reason, strconv.FormatUint(j.seen, 10)),
 		Kind: kind, Ref: r.Ref, Time: s.cfg.Now().UTC(), Actor: r.Actor, Origin: r.Origin, CorrelationID: r.CorrelationID,
 		Lane: r.Lane, Parent: r.Parent, Attempts: j.delivery.Attempts(), PolicyRevision: j.policy.Revision, Reason: reason,
+		Unsigned: j.unsigned && (kind == artifact.Failed || kind == artifact.Dead),
 	}
 }
 
@@ -74,6 +83,9 @@ func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.E
 // refuse this request as well.
 func (s *Service) requeue(ctx context.Context, j *job) {
 	ref := j.request.Ref
+	// The request is gone: nobody else will look, also if this program is stopping.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requeueTimeout)
+	defer cancel()
 	seq, event, err := s.cfg.Queue.LastReceived(ctx, ref)
 	if err == nil && seq > j.seen {
 		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{
@@ -87,11 +99,23 @@ func (s *Service) requeue(ctx context.Context, j *job) {
 	}
 }
 
+// projectIsGone tells a deleted project from a missing right. Who cannot tell says no.
+func (s *Service) projectIsGone(ctx context.Context, j *job, err error) bool {
+	if fault.Of(err).Reason != fault.Denied || s.cfg.ProjectExists == nil {
+		return false
+	}
+	exists, err := s.cfg.ProjectExists(ctx, j.request.Ref.Project())
+	return err == nil && !exists
+}
+
 // fail turns a fault into what happens to the request.
 func (s *Service) fail(ctx context.Context, j *job, err error) {
 	f := fault.Of(err)
 	age := s.cfg.Now().Sub(j.delivery.FirstSeen())
-	tooOld := f.Kind != fault.Permanent && age > s.cfg.MaxAge
+	if ofTheAccount(f.Reason) {
+		f.Kind = fault.Transient // not this digest's: the account is renewed, or Harbor's database answers again
+	}
+	tooOld := f.Kind != fault.Permanent && age > s.cfg.MaxAge && j.delivery.Attempts() >= leastAttempts
 	log := s.cfg.Logger.With().
 		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
 		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", j.delivery.Attempts()).
@@ -123,6 +147,12 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 	}
 }
 
+// ofTheAccount says whether a failure is about the robot account and not about one digest. Harbor refuses a good account too
+// while its database does not answer: its token service then gives a token for nobody.
+func ofTheAccount(reason fault.Reason) bool {
+	return reason == fault.Unauthorized || reason == fault.Denied || reason == fault.PullPolicy
+}
+
 // bury records the end in the ledger and hands the request to the dead letters. A crash between the two repeats both:
 // the event has the same id, the dead letter is the newest of its digest.
 func (s *Service) bury(ctx context.Context, j *job, f fault.Error, detail string) error {
@@ -131,10 +161,11 @@ func (s *Service) bury(ctx context.Context, j *job, f fault.Error, detail string
 	if _, err := s.cfg.Queue.Record(ctx, e); err != nil {
 		return fmt.Errorf("recording the dead letter: %w", err)
 	}
-	if err := j.delivery.Bury(ctx, e); err != nil {
+	err := j.delivery.Bury(ctx, e)
+	s.requeue(ctx, j) // after an error too, as in finish
+	if err != nil {
 		return fmt.Errorf("burying: %w", err)
 	}
-	s.requeue(ctx, j)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,8 +38,12 @@ type Config struct {
 	Verifier *Verifier
 	Queue    Queue
 	Policies Policies
-	// MaxAge is how long after its first delivery a request that keeps failing is given up; 0 stands for 24 hours.
+	// MaxAge is how long after it was enqueued a request that keeps failing is given up, if it was tried 10 times; 0 stands
+	// for 24 hours.
 	MaxAge time.Duration
+	// ProjectExists asks Harbor whether there is a project; nil if nobody can. Harbor gives no right on a project that is
+	// not there, so that a deleted one looks like a missing right to everything else.
+	ProjectExists func(ctx context.Context, project string) (bool, error)
 	// AttemptTimeout bounds one attempt; 0 stands for 2 minutes.
 	AttemptTimeout time.Duration
 	// Now is the clock; nil stands for time.Now.
@@ -88,6 +93,8 @@ type job struct {
 	policy   policy.Policy
 	// seen is the ledger's sequence of the newest push that this attempt covers.
 	seen uint64
+	// unsigned says that this attempt looked for a signature and found none.
+	unsigned bool
 }
 
 // Handle makes one attempt and ends the delivery, unless ctx ends first: then the queue gives the request to somebody
@@ -96,10 +103,7 @@ func (s *Service) Handle(ctx context.Context, d Delivery) {
 	started := s.cfg.Now()
 	j := &job{delivery: d, request: d.Request()}
 	failpoint.Hit(failpoint.SigningReceived)
-	out, err := s.attempt(ctx, j)
-	if err == nil {
-		err = s.finish(ctx, j, out)
-	}
+	out, err := s.try(ctx, j)
 	if err != nil {
 		s.fail(ctx, j, err)
 		return
@@ -113,22 +117,40 @@ func (s *Service) Handle(ctx context.Context, d Delivery) {
 		Msg("request handled")
 }
 
+// try makes the attempt and ends the request. A panic is a failure like others: a manifest that this program cannot bear
+// becomes a dead letter in the end, instead of coming back for ever.
+func (s *Service) try(ctx context.Context, j *job) (out outcome, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.cfg.Logger.Error().Interface("panic", cause).Bytes("stack", debug.Stack()).
+				Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).Msg("attempt panicked: this is a bug")
+			err = fault.Newf(fault.Transient, fault.Unknown, "the program panicked: %v", cause)
+		}
+	}()
+	out, err = s.attempt(ctx, j)
+	if err != nil && s.projectIsGone(ctx, j, err) {
+		out, err = outcome{kind: artifact.Vanished}, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	return out, s.finish(ctx, j, out)
+}
+
 // attempt does the work of one delivery up to the point where its outcome is certain. Until then nothing is lost by a
 // crash: the request is still in the queue.
 func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
 	defer cancel()
 	ref := j.request.Ref
-	if j.seen = j.request.ReceivedSeq; j.seen == 0 {
-		seq, _, err := s.cfg.Queue.LastReceived(ctx, ref)
-		if err != nil {
-			return outcome{}, fmt.Errorf("looking for the newest push: %w", err)
-		}
-		j.seen = seq
-	}
 	var err error
 	if j.policy, err = s.cfg.Policies.Policy(ctx, ref.Project()); err != nil {
 		return outcome{}, fault.Newf(fault.Transient, fault.PolicyUnreadable, "reading the policy: %w", err)
+	}
+	if j.seen = j.request.ReceivedSeq; j.seen == 0 {
+		if j.seen, _, err = s.cfg.Queue.LastReceived(ctx, ref); err != nil {
+			return outcome{}, fmt.Errorf("looking for the newest push: %w", err)
+		}
 	}
 	if d := policy.Admit(j.policy); !d.Sign {
 		return outcome{kind: artifact.Skipped, reason: d.Reason}, nil
@@ -159,7 +181,7 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 		return outcome{}, err
 	}
 	failpoint.Hit(failpoint.SigningAfterChildren)
-	return s.sign(ctx, ref, out)
+	return s.sign(ctx, j, out)
 }
 
 // enqueueChildren asks for each manifest of an index. It comes before the index is signed and acknowledged, so that a

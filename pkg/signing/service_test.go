@@ -49,7 +49,7 @@ func TestSignsOnce(t *testing.T) {
 		t.Fatalf("the delivery ended %q, want done", d.ended)
 	}
 	got := strings.Join(w.operations, ", ")
-	const want = "get manifest, get manifest, push blob, push blob, put manifest, get manifest, record signed, clear dead, ack"
+	const want = "get manifest, get manifest, push blob, push blob, get manifest, put manifest, get manifest, record signed, clear dead, ack"
 	if got != want {
 		t.Errorf("operations:\n got %s\nwant %s", got, want)
 	}
@@ -70,7 +70,7 @@ func TestSignsOnce(t *testing.T) {
 	}
 }
 
-// TestRequestsOfASignature counts: six operations the first time in a repository, one push less from then on, and
+// TestRequestsOfASignature counts: seven operations the first time in a repository, one push less from then on, and
 // the guess that saves it is mended when the registry has lost the configuration.
 func TestRequestsOfASignature(t *testing.T) {
 	w := newWorld(t, "demo")
@@ -90,10 +90,10 @@ func TestRequestsOfASignature(t *testing.T) {
 		}
 		wantSigned(t, w, v, ref, artifact.Made)
 	}
-	sign(1, "get manifest, get manifest, push blob, push blob, put manifest, get manifest")
-	sign(2, "get manifest, get manifest, push blob, put manifest, get manifest")
+	sign(1, "get manifest, get manifest, push blob, push blob, get manifest, put manifest, get manifest")
+	sign(2, "get manifest, get manifest, push blob, get manifest, put manifest, get manifest")
 	clear(w.blobs) // garbage collection
-	sign(3, "get manifest, get manifest, push blob, put manifest, push blob, push blob, put manifest, get manifest")
+	sign(3, "get manifest, get manifest, push blob, get manifest, put manifest, push blob, push blob, put manifest, get manifest")
 }
 
 // TestEveryStepMayFail is the crash table: at each operation the signer dies (the operation had no effect, or it had and
@@ -319,7 +319,10 @@ func TestFaultsBecomeActions(t *testing.T) {
 		{"retry after", fault.After(42*time.Second, fault.RateLimited, errInjected), 1, 0, "retry", "", 42 * time.Second, 42 * time.Second},
 		{"retry after a year", fault.After(8760*time.Hour, fault.RateLimited, errInjected), 1, 0, "retry", "", time.Hour, time.Hour},
 		{"retry after less than the delay", fault.After(time.Second, fault.RateLimited, errInjected), 100, 0, "retry", "", 150 * time.Second, 5 * time.Minute},
-		{"permanent", fault.New(fault.Permanent, fault.Denied, errInjected), 1, 0, "buried", fault.Denied, 0, 0},
+		{"permanent", fault.New(fault.Permanent, fault.Rejected, errInjected), 1, 0, "buried", fault.Rejected, 0, 0},
+		{"refused account", fault.New(fault.Permanent, fault.Unauthorized, errInjected), 1, 0, "retry", "", 500 * time.Millisecond, time.Second},
+		{"refused account for a day", fault.New(fault.Permanent, fault.Denied, errInjected), 300, 25 * time.Hour, "buried", fault.TooOld, 0, 0},
+		{"backlog of a day", transient(fault.Unavailable), 1, 25 * time.Hour, "retry", "", 500 * time.Millisecond, time.Second},
 		{"too old", transient(fault.Unavailable), 50, 25 * time.Hour, "buried", fault.TooOld, 0, 0},
 		{"gone while writing", notFound("repository"), 1, 0, "retry", "", 500 * time.Millisecond, time.Second},
 		{"no fault at all", errInjected, 1, 0, "retry", "", 500 * time.Millisecond, time.Second},
@@ -377,35 +380,113 @@ func TestFailuresLeaveAShortTrace(t *testing.T) {
 	}
 }
 
-// TestAnotherWriter puts somebody else's manifest under the tag between our put and our read-back.
+// TestAnotherWriter puts somebody else's manifest under the tag while a signature is being attached: before the put, so
+// that ours would overwrite it, and between put and read-back, so that it overwrites ours.
 func TestAnotherWriter(t *testing.T) {
+	for name, read := range map[string]int{"before the put": 3, "behind the put": 4} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "demo")
+			s, v := newService(t, w)
+			ref := w.push(t, "demo/app", ociImage, image)
+			tag := "demo/app " + newLegacy(t).Reference(ref.Digest())
+			foreign := `{"schemaVersion":2,"mediaType":"` + ociImage + `","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"` + artifact.DigestOf([]byte("{}")) +
+				`"},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":3,"digest":"` + artifact.DigestOf([]byte("abc")) + `","annotations":{"dev.cosignproject.cosign/signature":"Zm9v"}}]}`
+			w.blobs["demo/app "+artifact.DigestOf([]byte("abc"))] = []byte("abc")
+			reads := 0
+			w.before = func(name string) {
+				if name == "get manifest" {
+					if reads++; reads == read {
+						w.manifests[tag] = artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf([]byte(foreign)), Raw: []byte(foreign)}
+					}
+				}
+			}
+			if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
+				t.Fatalf("the delivery ended %q, want retry", d.ended)
+			}
+			if e := w.events(artifact.Failed, ref); len(e) != 1 || e[0].Reason != string(fault.ConcurrentWriter) || !e[0].Unsigned {
+				t.Errorf("failed events: %+v, want one with reason %s that says unsigned", e, fault.ConcurrentWriter)
+			}
+			if len(w.events(artifact.Signed, ref)) != 0 {
+				t.Error("the ledger says signed, the registry does not")
+			}
+			w.attempt(t, s, ref, 2)
+			wantSigned(t, w, v, ref, artifact.Made)
+			if !strings.Contains(string(w.manifests[tag].Raw), "Zm9v") {
+				t.Error("the other writer's signature is gone")
+			}
+		})
+	}
+}
+
+func TestAPanicIsAFailure(t *testing.T) {
 	w := newWorld(t, "demo")
 	s, v := newService(t, w)
 	ref := w.push(t, "demo/app", ociImage, image)
-	tag := "demo/app " + newLegacy(t).Reference(ref.Digest())
-	foreign := `{"schemaVersion":2,"mediaType":"` + ociImage + `","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"` + artifact.DigestOf([]byte("{}")) +
-		`"},"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":3,"digest":"` + artifact.DigestOf([]byte("abc")) + `","annotations":{"dev.cosignproject.cosign/signature":"Zm9v"}}]}`
-	w.blobs["demo/app "+artifact.DigestOf([]byte("abc"))] = []byte("abc")
-	reads := 0
 	w.before = func(name string) {
-		if name == "get manifest" {
-			if reads++; reads == 3 {
-				w.manifests[tag] = artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf([]byte(foreign)), Raw: []byte(foreign)}
-			}
+		if name == "put manifest" {
+			panic("boom")
 		}
 	}
 	if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
 		t.Fatalf("the delivery ended %q, want retry", d.ended)
 	}
-	if e := w.events(artifact.Failed, ref); len(e) != 1 || e[0].Reason != string(fault.ConcurrentWriter) {
-		t.Errorf("failed events: %+v, want one with reason %s", e, fault.ConcurrentWriter)
+	if e := w.events(artifact.Failed, ref); len(e) != 1 || !strings.Contains(e[0].Detail, "boom") {
+		t.Errorf("failed events: %+v, want one that names the panic", e)
 	}
-	if len(w.events(artifact.Signed, ref)) != 0 {
-		t.Error("the ledger says signed, the registry does not")
-	}
+	w.before = nil
 	w.attempt(t, s, ref, 2)
 	wantSigned(t, w, v, ref, artifact.Made)
-	if !strings.Contains(string(w.manifests[tag].Raw), "Zm9v") {
-		t.Error("the other writer's signature is gone")
+}
+
+func TestADeletedProjectIsGone(t *testing.T) {
+	denied := fault.New(fault.Permanent, fault.Denied, errInjected)
+	for _, tt := range []struct {
+		name   string
+		exists bool
+		err    error
+		want   string
+	}{{"deleted", false, nil, "done"}, {"right missing", true, nil, "retry"}, {"cannot tell", false, errInjected, "retry"}} {
+		w := newWorld(t, "demo")
+		s, _ := newService(t, w, func(c *signing.Config) {
+			c.Registry = brokenPut{w, denied}
+			c.ProjectExists = func(context.Context, string) (bool, error) { return tt.exists, tt.err }
+		})
+		ref := w.push(t, "demo/app", ociImage, image)
+		if d := w.attempt(t, s, ref, 1); d.ended != tt.want {
+			t.Errorf("%s: the delivery ended %q, want %q", tt.name, d.ended, tt.want)
+		}
+		if gone := len(w.events(artifact.Vanished, ref)) == 1; gone != (tt.want == "done") {
+			t.Errorf("%s: recorded as gone: %t", tt.name, gone)
+		}
 	}
+}
+
+// TestALostConfirmation: the queue removed the request, and the signer did not learn of it. The push that came in during
+// the work is looked for all the same.
+func TestALostConfirmation(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	m := w.manifests["demo/app "+ref.Digest()]
+	delete(w.manifests, "demo/app "+ref.Digest())
+	w.before = func(name string) {
+		if name == "ack" {
+			w.before = nil
+			w.manifests["demo/app "+ref.Digest()] = m
+			w.ledger = append(w.ledger, artifact.Event{ID: "again", Kind: artifact.Received, Ref: ref, CorrelationID: "push-2"})
+		}
+	}
+	w.fail = func(_ int, name string) mode {
+		if name == "ack" {
+			return failsButPersists
+		}
+		return works
+	}
+	w.attempt(t, s, ref, 1)
+	w.fail = nil
+	if r, waits := w.waiting[ref]; !waits || r.Origin != artifact.OriginRequeue {
+		t.Fatalf("the request %+v waits (%t), want one for the second push", r, waits)
+	}
+	w.attempt(t, s, ref, 1)
+	wantSigned(t, w, v, ref, artifact.Made)
 }

@@ -170,11 +170,18 @@ func (a *App) Run(ctx context.Context) error {
 	g.Add("ledger database", lifecycle.Component{Stop: func(context.Context) error { return a.store.Close() }})
 	g.Add("ops listener", listener(a.ops))
 	g.Go("ops listener failure", a.ops.Wait)
-	if a.cfg.Queue.Embedded.Enabled {
-		g.Add("embedded queue", lifecycle.Component{Start: a.startServer, Stop: func(ctx context.Context) error { return a.server.Shutdown(ctx) }})
-	}
-	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
-	g.Go("ledger projection", projector.Run)
+	// The queue comes up in the background: until then webhooks are answered with 503 instead of not at all, and the report
+	// and the keys are served.
+	g.Add("queue", lifecycle.Component{Stop: a.closeQueue})
+	g.Go("queue start", a.startQueue)
+	g.Go("ledger projection", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.connected:
+			return projector.Run(ctx)
+		}
+	})
 	g.Add("public listener", listener(a.public))
 	g.Go("public listener failure", a.public.Wait)
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
@@ -188,6 +195,26 @@ func (a *App) Run(ctx context.Context) error {
 
 func listener(s *httpserver.Server) lifecycle.Component {
 	return lifecycle.Component{Start: func(context.Context) error { s.Start(); return nil }, Stop: s.Stop}
+}
+
+// startQueue is the only writer of server and queue; closeQueue runs after it has returned.
+func (a *App) startQueue(ctx context.Context) error {
+	if a.cfg.Queue.Embedded.Enabled {
+		if err := a.startServer(ctx); err != nil {
+			return err
+		}
+	}
+	return a.connect(ctx)
+}
+
+func (a *App) closeQueue(ctx context.Context) error {
+	if a.queue != nil {
+		a.queue.Close()
+	}
+	if a.server != nil {
+		return a.server.Shutdown(ctx)
+	}
+	return nil
 }
 
 func (a *App) startServer(ctx context.Context) error {

@@ -10,20 +10,39 @@ import (
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/queue"
 )
 
 // connectedQueue is the queue for parts that are made before it is connected and started after it.
 type connectedQueue struct{ app *App }
 
+func (q connectedQueue) client() (*queue.Client, error) {
+	select {
+	case <-q.app.connected:
+		return q.app.queue, nil
+	default:
+		return nil, fault.Newf(fault.Transient, fault.QueueUnavailable, "the queue is not connected yet")
+	}
+}
+
 // Record implements the queue of package webhook.
 func (q connectedQueue) Record(ctx context.Context, event artifact.Event) (uint64, error) {
-	return q.app.queue.Record(ctx, event)
+	c, err := q.client()
+	if err != nil {
+		return 0, err
+	}
+	return c.Record(ctx, event)
 }
 
 // Enqueue implements the queue of package webhook.
 func (q connectedQueue) Enqueue(ctx context.Context, request artifact.Request) (bool, error) {
-	return q.app.queue.Enqueue(ctx, request)
+	c, err := q.client()
+	if err != nil {
+		return false, err
+	}
+	return c.Enqueue(ctx, request)
 }
 
 // Events implements the source of package ledger.
