@@ -60,39 +60,52 @@ func New(cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
 	if a.store, err = sqldb.Open(context.Background(), sqldb.Config{Path: cfg.Ledger.SQLite.Path}); err != nil {
 		return nil, errors.Join(err, a.dialer.Close())
 	}
-	if err := a.build(); err != nil {
+	engine, err := a.build()
+	if err == nil {
+		err = a.listen(engine)
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.store.Close(), a.dialer.Close())
 	}
 	return a, nil
 }
 
-func (a *App) build() error {
+// Check does all of New that leaves no trace: it reads keys, tokens and secrets, but binds no listener, opens no database
+// and connects to nothing.
+func Check(cfg *config.Receiver) error {
+	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
+	_, err := a.build()
+	return errors.Join(config.CheckFiles(cfg), err, checkSecrets(cfg), checkCertificate(cfg.HTTP.TLS))
+}
+
+// build makes what serves the public door.
+func (a *App) build() (*gin.Engine, error) {
 	var err error
 	if a.policies, err = policy.NewSet(a.cfg.Projects); err != nil {
-		return err
+		return nil, err
 	}
 	keys, err := loadKeys(a.cfg.Keys)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	engine, err := httpserver.NewEngine(a.logger, a.registry, a.cfg.HTTP.TrustedProxies)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hooks, err := webhook.New(webhook.Config{
 		SecretFiles: a.cfg.Webhook.SecretFiles, OwnOperators: a.cfg.Webhook.OwnOperators, HarborName: a.cfg.Harbor.Name,
 		Policies: a.policies, Queue: connectedQueue{a}, Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hooks.Register(engine)
 	report, err := api.New(api.Config{Signatures: a.store, TokensFile: a.cfg.API.TokensFile, Keys: keys, Logger: a.logger})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	report.Register(engine)
-	return a.listen(engine)
+	return engine, nil
 }
 
 func (a *App) listen(engine *gin.Engine) error {

@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -11,8 +12,8 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/fault"
-	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/queue"
+	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 // connectedQueue is the queue for parts that are made before it is connected and started after it.
@@ -55,13 +56,6 @@ func (q connectedQueue) LedgerState(ctx context.Context) (first, last uint64, cr
 	return q.app.queue.LedgerState(ctx)
 }
 
-// Check does all of New that leaves no trace: no listener, no database, no connection.
-func Check(cfg *config.Receiver) error {
-	_, policyErr := policy.NewSet(cfg.Projects)
-	_, keysErr := loadKeys(cfg.Keys)
-	return errors.Join(config.CheckFiles(cfg), policyErr, keysErr)
-}
-
 func loadKeys(keys []config.PublicKey) ([]api.Key, error) {
 	loaded := make([]api.Key, 0, len(keys))
 	for _, k := range keys {
@@ -72,4 +66,32 @@ func loadKeys(keys []config.PublicKey) ([]api.Key, error) {
 		loaded = append(loaded, api.Key{Name: k.Name, State: api.KeyState(k.State), PEM: string(pem)})
 	}
 	return loaded, nil
+}
+
+// checkSecrets reads the secrets that are read for each connection otherwise.
+func checkSecrets(cfg *config.Receiver) error {
+	files := []string{cfg.Queue.PasswordFile}
+	if cfg.Queue.Embedded.Enabled {
+		for _, u := range cfg.Queue.Embedded.Users {
+			files = append(files, u.PasswordFile)
+		}
+	}
+	var errs []error
+	for _, file := range files {
+		if file != "" {
+			_, err := secretfile.ReadLine(file)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkCertificate(files config.ServerTLS) error {
+	if !files.Enabled() {
+		return nil
+	}
+	if _, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile); err != nil {
+		return fmt.Errorf("http.tls: %w", err)
+	}
+	return nil
 }

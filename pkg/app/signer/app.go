@@ -25,6 +25,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/reconcile"
 	"github.com/harborseal/harborseal/pkg/registry"
+	"github.com/harborseal/harborseal/pkg/secretfile"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
 	"github.com/harborseal/harborseal/pkg/telemetry"
@@ -49,8 +50,9 @@ type App struct {
 
 	// queue is set by the start of the queue's part, before any part that uses it starts. Health checks may come earlier:
 	// they wait for connected.
-	queue     *queue.Client
-	connected chan struct{}
+	queue      *queue.Client
+	connected  chan struct{}
+	reconciler *reconcile.Reconciler
 }
 
 // New validates the configuration, reads keys and secrets, and binds the listener for health and metrics.
@@ -72,7 +74,11 @@ func New(cfg *config.Signer, logger zerolog.Logger) (*App, error) {
 // Check does all of New that leaves no trace: it reads keys and secrets, but binds no listener and connects to nothing.
 func Check(cfg *config.Signer) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
-	return errors.Join(config.CheckFiles(cfg), a.build())
+	var queueErr error
+	if cfg.Queue.PasswordFile != "" {
+		_, queueErr = secretfile.ReadLine(cfg.Queue.PasswordFile)
+	}
+	return errors.Join(config.CheckFiles(cfg), a.build(), queueErr)
 }
 
 func (a *App) build() error {
@@ -146,8 +152,11 @@ func (a *App) Run(ctx context.Context) error {
 	})
 	g.Go("ops listener failure", a.ops.Wait)
 	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
-	g.Go("reconciler", func(ctx context.Context) error { return a.reconcile(ctx) })
-	g.Go("signing", func(ctx context.Context) error { return a.sign(ctx) })
+	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
+	g.Go("signing", a.sign)
+	g.Add("reconciler", lifecycle.Component{Start: a.startReconciler})
+	g.Go("proposing sweeps", func(ctx context.Context) error { return a.reconciler.Run(ctx) })
+	g.Go("sweeping", a.sweep)
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Str("key_id", a.legacy.KeyID()).
@@ -192,8 +201,9 @@ func (a *App) sign(ctx context.Context) error {
 	})
 }
 
-func (a *App) reconcile(ctx context.Context) error {
-	r, err := reconcile.New(reconcile.Config{
+func (a *App) startReconciler(context.Context) error {
+	var err error
+	a.reconciler, err = reconcile.New(reconcile.Config{
 		Harbor: a.harbor, Queue: a.queue, Policies: a.policies, Patterns: a.policies.Patterns(), Interval: a.cfg.Sweep.Interval,
 		Signed: func(ctx context.Context, ref artifact.Ref) (bool, error) {
 			verdict, err := a.verifier.Verify(ctx, ref)
@@ -201,18 +211,13 @@ func (a *App) reconcile(ctx context.Context) error {
 		},
 		Logger: a.logger, Registerer: a.registry,
 	})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	proposer := make(chan error, 1)
-	go func() { proposer <- r.Run(ctx) }()
-	err = a.queue.ConsumeTicks(ctx, reconcile.Kind, func(ctx context.Context, t queue.Tick) error {
-		return r.Tick(ctx, t.Key, t.Slot)
+	return err
+}
+
+func (a *App) sweep(ctx context.Context) error {
+	return a.queue.ConsumeTicks(ctx, reconcile.Kind, func(ctx context.Context, t queue.Tick) error {
+		return a.reconciler.Tick(ctx, t.Key, t.Slot)
 	})
-	cancel()
-	return errors.Join(err, <-proposer)
 }
 
 // loadKeys reads the keys and proves the active one by a signature.
