@@ -134,7 +134,7 @@ func parseDescriptor(raw []byte) descriptor {
 
 func malformed(err error) error {
 	return fault.Newf(fault.Permanent, fault.Malformed,
-		"what stands under the signature's tag carries no signatures, and is not overwritten: delete it, then replay: %w", err)
+		"what stands under the signature's tag carries no signatures, and is not overwritten: delete it, and a sweep or the next push signs: %w", err)
 }
 
 // spliceLayer inserts a layer behind the last one and changes nothing else, because whoever wrote the rest may have meant
