@@ -1,0 +1,157 @@
+package checker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Row is what the checker reads of one row of the report.
+type Row struct {
+	Project         string     `json:"project"`
+	Repository      string     `json:"repository"`
+	Digest          string     `json:"digest"`
+	MediaType       string     `json:"media_type"`
+	Parents         []string   `json:"parents"`
+	Tags            []string   `json:"tags"`
+	Pusher          string     `json:"pusher"`
+	PushedAt        *time.Time `json:"pushed_at"`
+	ReceivedAt      *time.Time `json:"received_at"`
+	FirstSeenAt     time.Time  `json:"first_seen_at"`
+	State           string     `json:"state"`
+	Reason          string     `json:"reason"`
+	Detail          string     `json:"detail"`
+	SignedAt        *time.Time `json:"signed_at"`
+	KeyID           string     `json:"key_id"`
+	SignatureDigest string     `json:"signature_digest"`
+	How             string     `json:"how"`
+	Attempts        int        `json:"attempts"`
+}
+
+// Report is where the rows are asked for.
+type Report struct {
+	// URL is the receiver's origin.
+	URL string
+	// Token is a bearer token.
+	Token string
+	// Transport carries the requests; nil for one that uses no proxy.
+	Transport http.RoundTripper
+}
+
+// Page asks for one page. The query's keys are those of GET /api/v1/signatures.
+func (r Report) Page(ctx context.Context, query url.Values) (rows []Row, next string, err error) {
+	reader := NewRegistry(Access{Transport: r.Transport})
+	status, got, err := reader.do(ctx, r.URL+"/api/v1/signatures?"+query.Encode(), "application/json", "Bearer "+r.Token)
+	if err != nil {
+		return nil, "", fmt.Errorf("asking for the report: %w", err)
+	}
+	if status != http.StatusOK {
+		return nil, "", fmt.Errorf("asking for the report: the answer is %d: %.300s", status, got.body)
+	}
+	var page struct {
+		Items      []Row  `json:"items"`
+		NextCursor string `json:"next_cursor"`
+	}
+	if err := json.Unmarshal(got.body, &page); err != nil {
+		return nil, "", fmt.Errorf("asking for the report: %w", err)
+	}
+	return page.Items, page.NextCursor, nil
+}
+
+// Rows asks for all pages.
+func (r Report) Rows(ctx context.Context, query url.Values) ([]Row, error) {
+	var all []Row
+	query = cloneQuery(query)
+	for {
+		rows, next, err := r.Page(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, rows...)
+		if next == "" {
+			return all, nil
+		}
+		query.Set("cursor", next)
+	}
+}
+
+// Fact is what the registry says about one digest, to be compared with the report.
+type Fact struct {
+	Repository string
+	Digest     string
+	Evidence   Evidence
+	// Parent is the digest of an index that names it; empty if none does.
+	Parent string
+}
+
+// Compare checks that the rows say what the registry says: for every fact one row, in state signed, with our key and a
+// signature manifest that is really there; and no signed row beyond the facts.
+func (c *Checker) Compare(facts []Fact, rows []Row) ([]Violation, error) {
+	id, err := KeyID(c.key)
+	if err != nil {
+		return nil, err
+	}
+	var violations []Violation
+	seen := make(map[string]bool)
+	for _, row := range rows {
+		at := slices.IndexFunc(facts, func(f Fact) bool { return f.Repository == row.Repository && f.Digest == row.Digest })
+		name := row.Repository + "@" + row.Digest
+		switch {
+		case seen[name]:
+			violations = append(violations, Violation{ReportSurplus, row.Repository, row.Digest, "a second row"})
+		case at < 0 && row.State == "signed":
+			violations = append(violations, Violation{ReportSurplus, row.Repository, row.Digest, "it is not signed"})
+		case at >= 0:
+			for _, detail := range facts[at].differences(row, id) {
+				violations = append(violations, Violation{ReportWrong, row.Repository, row.Digest, detail})
+			}
+		}
+		seen[name] = true
+	}
+	for _, f := range facts {
+		if !seen[f.Repository+"@"+f.Digest] {
+			violations = append(violations, Violation{ReportMissing, f.Repository, f.Digest, "there is no row"})
+		}
+	}
+	return violations, nil
+}
+
+func (f Fact) differences(row Row, keyID string) []string {
+	var all []string
+	differ := func(field string, got, want any) {
+		all = append(all, fmt.Sprintf("%s is %q, want %q", field, got, want))
+	}
+	if row.State != "signed" {
+		differ("state", row.State+" ("+row.Reason+")", "signed")
+		return all
+	}
+	if row.KeyID != keyID {
+		differ("key_id", row.KeyID, keyID)
+	}
+	if row.SignedAt == nil {
+		differ("signed_at", "null", "a time")
+	}
+	if row.MediaType != f.Evidence.MediaType {
+		differ("media_type", row.MediaType, f.Evidence.MediaType)
+	}
+	carries := func(s Signature) bool { return s.Verdict == Valid && s.Manifest == row.SignatureDigest }
+	if !slices.ContainsFunc(f.Evidence.Signatures, carries) {
+		differ("signature_digest", row.SignatureDigest, f.Evidence.Tagged)
+	}
+	if f.Parent != "" && !slices.Contains(row.Parents, f.Parent) {
+		differ("parents", fmt.Sprint(row.Parents), f.Parent)
+	}
+	return all
+}
+
+func cloneQuery(q url.Values) url.Values {
+	clone := make(url.Values, len(q))
+	for key, values := range q {
+		clone[key] = slices.Clone(values)
+	}
+	return clone
+}

@@ -1,0 +1,165 @@
+package harness
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Config is a configuration file of a program, as nested mappings.
+type Config = map[string]any
+
+// Set puts a value into nested mappings, which are made where they are missing.
+func Set(c Config, value any, path ...string) {
+	for _, key := range path[:len(path)-1] {
+		below, ok := c[key].(Config)
+		if !ok {
+			below = Config{}
+			c[key] = below
+		}
+		c = below
+	}
+	c[path[len(path)-1]] = value
+}
+
+// Keys is a key pair of the signer, in files.
+type Keys struct {
+	Private, Public, Password string
+}
+
+// GenerateKeys makes a key pair with the signer's own command.
+func GenerateKeys(ctx context.Context, p Programs, dir, name string) (Keys, error) {
+	k := Keys{
+		Private: filepath.Join(dir, name+".key"), Public: filepath.Join(dir, name+".pub"),
+		Password: filepath.Join(dir, name+".password"),
+	}
+	if err := os.WriteFile(k.Password, []byte(rand.Text()+"\n"), 0o600); err != nil {
+		return Keys{}, fmt.Errorf("making a key: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, p.Signer, "generate-key", //nolint:gosec // the program that was just built
+		"--password-file", k.Password, "--output-prefix", filepath.Join(dir, name))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return Keys{}, fmt.Errorf("making a key: %w\n%s", err, out)
+	}
+	return k, nil
+}
+
+// secret writes a new secret into a file that only its owner can read.
+func (s *System) secret(name string) (path, value string, err error) {
+	path, value = s.path(name), rand.Text()
+	if err := os.WriteFile(path, []byte(value+"\n"), 0o600); err != nil {
+		return "", "", fmt.Errorf("writing a secret: %w", err)
+	}
+	return path, value, nil
+}
+
+func (s *System) path(name string) string { return filepath.Join(s.options.Dir, name) }
+
+// write puts a configuration into a file. JSON is YAML, too.
+func write(path string, c Config) error {
+	raw, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, append(raw, '\n'), 0o600); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return nil
+}
+
+// prepare makes all files of a system.
+func (s *System) prepare(ctx context.Context) error {
+	if err := os.MkdirAll(s.options.Dir, 0o700); err != nil {
+		return fmt.Errorf("preparing: %w", err)
+	}
+	var err error
+	if s.Keys, err = GenerateKeys(ctx, s.options.Programs, s.options.Dir, "image"); err != nil {
+		return err
+	}
+	webhookFile, webhookSecret, err := s.secret("webhook.secret")
+	if err != nil {
+		return err
+	}
+	s.WebhookAuth = webhookSecret
+	natsFile, _, err := s.secret("queue.password")
+	if err != nil {
+		return err
+	}
+	s.Token = rand.Text()
+	sum := sha256.Sum256([]byte(s.Token))
+	tokens := s.path("api.tokens")
+	if err := os.WriteFile(tokens, []byte("auditor:"+hex.EncodeToString(sum[:])+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing the tokens: %w", err)
+	}
+	robotFile := s.path("robot.secret")
+	if err := os.WriteFile(robotFile, []byte(s.options.Site.Signer.Secret+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing a secret: %w", err)
+	}
+	if err := write(s.path("receiver.yaml"), s.receiverConfig(webhookFile, natsFile, tokens)); err != nil {
+		return err
+	}
+	for i := range s.Signers {
+		if err := write(s.path(s.Signers[i].Name+".yaml"), s.signerConfig(s.Signers[i], robotFile, natsFile)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
+	o := s.options
+	c := Config{
+		"log":      Config{"format": "json", "level": "debug"},
+		"ops":      Config{"listen": s.Receiver.Ops},
+		"harbor":   Config{"public_host": o.Site.Harbor.Host},
+		"projects": o.Enabled,
+		"http":     Config{"listen": s.Receiver.Listen, "allow_plain_http": true},
+		"webhook":  Config{"secret_files": []string{webhookFile}, "own_operators": []string{o.Site.Signer.Name}},
+		"api":      Config{"tokens_file": tokens},
+		"keys":     []Config{{"name": "image", "public_key_file": s.Keys.Public}},
+		"queue": Config{
+			"ack_wait": o.AckWait.String(),
+			"embedded": Config{
+				"store_dir": s.path("nats"), "listen": s.nats, "max_store": "256MiB",
+				"users": []Config{{"name": "signer", "password_file": natsFile}},
+			},
+		},
+		"ledger":   Config{"sqlite": Config{"path": s.LedgerPath()}},
+		"egress":   Config{"record_file": s.egress("receiver")},
+		"shutdown": Config{"drain": "10s"},
+	}
+	if o.EditReceiver != nil {
+		o.EditReceiver(c)
+	}
+	return c
+}
+
+func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Config {
+	o := s.options
+	c := Config{
+		"log": Config{"format": "json", "level": "debug"},
+		"ops": Config{"listen": signer.Ops},
+		"harbor": Config{
+			"url": o.Site.Harbor.URL, "public_host": o.Site.Harbor.Host,
+			"username": o.Site.Signer.Name, "secret_file": robotFile,
+		},
+		"projects": o.Enabled,
+		"keys":     []Config{{"name": "image", "file": s.Keys.Private, "password_file": s.Keys.Password}},
+		"sweep":    Config{"interval": o.Sweep.String()},
+		"queue": Config{
+			"urls": []string{"nats://" + s.nats}, "username": "signer", "password_file": natsFile, "ack_wait": o.AckWait.String(),
+		},
+		"egress":   Config{"record_file": s.egress(signer.Name)},
+		"shutdown": Config{"drain": "10s"},
+	}
+	if o.EditSigner != nil {
+		o.EditSigner(c)
+	}
+	return c
+}

@@ -1,0 +1,281 @@
+package harness
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/harborseal/harborseal/e2e/checker"
+)
+
+// Options are what a system is made of. Programs, Dir, Site and Enabled are required.
+type Options struct {
+	Programs Programs
+	// Dir is a folder for everything that the system writes; it is made.
+	Dir  string
+	Site *Site
+	// Enabled are the projects, or globs, that are signed.
+	Enabled []string
+	// Signers is how many signers there are; 0 means one.
+	Signers int
+	// AckWait, Sweep: see the keys of the configuration. 0 means 3 s, and a day: no sweep but the first.
+	AckWait, Sweep time.Duration
+	// Queue is the address of a queue elsewhere, which the edited configurations name; empty for the embedded one.
+	Queue string
+	// Proxy is the proxy that all programs are told to use; nil for none.
+	Proxy *Proxy
+	// Advertise is the origin by which Harbor reaches the receiver; empty means the loopback interface.
+	Advertise string
+	// EditReceiver and EditSigner change the configurations before they are written.
+	EditReceiver, EditSigner func(Config)
+}
+
+// Program is a program of the system, whether it runs at the moment or not.
+type Program struct {
+	Name string
+	// Ops is the address of the listener for health and metrics, Listen that of the receiver's other one.
+	Ops, Listen string
+	// Process is the last one that was started; nil if none was.
+	Process *Process
+	path    string
+}
+
+// System is one receiver with its embedded queue, and its signers. It is for one goroutine, but for what only asks.
+type System struct {
+	Receiver *Program
+	Signers  []*Program
+	Keys     Keys
+	// URL is the receiver's origin as this process reaches it; Token opens the report.
+	URL, Token string
+	// WebhookAuth is what Harbor must send as its Authorization header.
+	WebhookAuth string
+
+	options Options
+	nats    string
+	client  *http.Client
+	// report is how the report is asked for; nil means plainly.
+	report http.RoundTripper
+}
+
+// NewSystem writes keys, secrets and configurations, and starts nothing.
+func NewSystem(ctx context.Context, o Options) (*System, error) {
+	if o.Signers == 0 {
+		o.Signers = 1
+	}
+	if o.AckWait == 0 {
+		o.AckWait = 3 * time.Second
+	}
+	if o.Sweep == 0 {
+		o.Sweep = 24 * time.Hour
+	}
+	s := &System{options: o, client: &http.Client{Transport: &http.Transport{}, Timeout: 15 * time.Second}}
+	addresses, err := FreePorts(ctx, 3+o.Signers)
+	if err != nil {
+		return nil, err
+	}
+	s.Receiver = &Program{Name: "receiver", path: o.Programs.Receiver, Listen: addresses[0], Ops: addresses[1]}
+	s.nats = addresses[2]
+	if o.Advertise != "" {
+		if s.Receiver.Listen, err = listenFor(o.Advertise); err != nil {
+			return nil, err
+		}
+	}
+	s.URL = "http://" + s.Receiver.Listen
+	for i := range o.Signers {
+		s.Signers = append(s.Signers, &Program{Name: "signer" + strconv.Itoa(i+1), path: o.Programs.Signer, Ops: addresses[3+i]})
+	}
+	return s, s.prepare(ctx)
+}
+
+// listenFor gives the address to listen on for whoever knows the receiver under an origin.
+func listenFor(advertise string) (string, error) {
+	u, err := url.Parse(advertise)
+	if err != nil || u.Port() == "" {
+		return "", fmt.Errorf("%s=%q: want an origin with a port, such as http://192.0.2.7:8080", EnvAdvertise, advertise)
+	}
+	if net.ParseIP(u.Hostname()) != nil {
+		return u.Host, nil
+	}
+	return net.JoinHostPort("0.0.0.0", u.Port()), nil
+}
+
+// Start starts all programs and waits until they are ready.
+func (s *System) Start(ctx context.Context) error {
+	for _, p := range s.all() {
+		if err := s.StartProgram(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartProgram starts one program, with further variables, and waits until it is ready.
+func (s *System) StartProgram(ctx context.Context, p *Program, env ...string) error {
+	if err := s.LaunchProgram(ctx, p, env...); err != nil {
+		return err
+	}
+	return s.AwaitReady(ctx, p)
+}
+
+// LaunchProgram starts one program and does not wait.
+func (s *System) LaunchProgram(ctx context.Context, p *Program, env ...string) error {
+	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.options.Dir, "TMPDIR=" + os.Getenv("TMPDIR")}
+	if s.options.Proxy != nil {
+		// The one Harbor that is configured may be elsewhere; a loopback address never goes to a proxy.
+		host, _, _ := net.SplitHostPort(hostOf(s.options.Site.Harbor.URL))
+		base = append(append(base, s.options.Proxy.Env()...), "NO_PROXY="+host)
+	}
+	var err error
+	p.Process, err = Launch(ctx, Command{
+		Name: p.Name, Path: p.path, Args: []string{"--config", s.path(p.Name + ".yaml")},
+		Env: append(base, env...), Log: s.path(p.Name + ".log"),
+	})
+	return err
+}
+
+// CheckConfig runs a program's check of its configuration, with further variables, and gives what it says.
+func (s *System) CheckConfig(ctx context.Context, p *Program, env ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, p.path, "--check-config", "--config", s.path(p.Name+".yaml")) //nolint:gosec // a built program
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+	out, err := cmd.CombinedOutput()
+	return string(out), wrap("checking the configuration", err)
+}
+
+// AwaitReady waits until a program says that it is ready.
+func (s *System) AwaitReady(ctx context.Context, p *Program) error {
+	err := Until(ctx, startLimit, alive(p.Process, func(ctx context.Context) error {
+		status, body, err := s.get(ctx, "http://"+p.Ops+"/readyz", "")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%s is not ready: %.300s", p.Name, body)
+		}
+		return err
+	}))
+	if err != nil {
+		return fmt.Errorf("starting %s: %w\n%s", p.Name, err, p.Process.Tail())
+	}
+	return nil
+}
+
+// Stop ends all programs that run, signers first, and waits.
+func (s *System) Stop() error {
+	programs := s.all()
+	slices.Reverse(programs)
+	var errs []error
+	for _, p := range programs {
+		if p.Process != nil {
+			errs = append(errs, p.Process.Stop())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *System) all() []*Program { return append([]*Program{s.Receiver}, s.Signers...) }
+
+// Tails gives the last lines of all programs' output.
+func (s *System) Tails() string {
+	var all strings.Builder
+	for _, p := range s.all() {
+		if p.Process != nil {
+			all.WriteString(p.Process.Tail())
+		}
+	}
+	return all.String()
+}
+
+// WebhookAddress is where Harbor reports the pushes of a project.
+func (s *System) WebhookAddress(project string) string {
+	origin := s.URL
+	if s.options.Advertise != "" {
+		origin = s.options.Advertise
+	}
+	return origin + "/webhooks/harbor/" + project
+}
+
+// AddWebhook makes a project's webhook policy, in Harbor's format Default or CloudEvents.
+func (s *System) AddWebhook(ctx context.Context, project, format string) (*Webhook, error) {
+	w := &Webhook{
+		Name: Random("harborseal-"), Project: project, Address: s.WebhookAddress(project), AuthHeader: s.WebhookAuth, Format: format,
+	}
+	return w, s.options.Site.Harbor.CreateWebhook(ctx, w)
+}
+
+// Report is the report of this system.
+func (s *System) Report() checker.Report {
+	return checker.Report{URL: s.URL, Token: s.Token, Transport: s.report}
+}
+
+// TrustTLS lets the report be asked for over TLS, with a certificate that the pool trusts.
+func (s *System) TrustTLS(pool *x509.CertPool) {
+	s.report = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+}
+
+// Checker judges by this system's key, with the developer's credentials.
+func (s *System) Checker() (*checker.Checker, error) {
+	text, err := os.ReadFile(s.Keys.Public)
+	if err != nil {
+		return nil, fmt.Errorf("reading the public key: %w", err)
+	}
+	key, err := checker.ParseKey(text)
+	if err != nil {
+		return nil, err
+	}
+	site := s.options.Site
+	access := checker.Access{URL: site.Harbor.URL, Username: site.Developer.Name, Password: site.Developer.Secret}
+	return checker.New(checker.NewRegistry(access), site.Harbor.Host, key), nil
+}
+
+// QueueURL is where the embedded queue listens.
+func (s *System) QueueURL() string { return "nats://" + s.nats }
+
+// QueuePassword is the file with the password of the queue's user "signer".
+func (s *System) QueuePassword() string { return s.path("queue.password") }
+
+// StoreDir is the folder of the embedded queue.
+func (s *System) StoreDir() string { return s.path("nats") }
+
+// LedgerPath is the database of the report.
+func (s *System) LedgerPath() string { return s.path("ledger.db") }
+
+func (s *System) egress(program string) string { return s.path(program + ".egress") }
+
+// Foreign gives the destinations that the system's programs dialled although they are not configured.
+func (s *System) Foreign() ([]string, error) {
+	configured := []string{hostOf(s.options.Site.Harbor.URL), s.nats}
+	if s.options.Queue != "" {
+		configured = append(configured, hostOf(s.options.Queue))
+	}
+	var foreign []string
+	for _, p := range s.all() {
+		some, err := Foreign(s.egress(p.Name), configured)
+		if err != nil {
+			return nil, err
+		}
+		foreign = append(foreign, some...)
+	}
+	return foreign, nil
+}
+
+// NextPort gives the origin whose port lies above that of another one.
+func NextPort(origin string, above int) (string, error) {
+	u, err := url.Parse(origin)
+	if err != nil {
+		return "", fmt.Errorf("%s=%q: %w", EnvAdvertise, origin, err)
+	}
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		return "", fmt.Errorf("%s=%q: want an origin with a port: %w", EnvAdvertise, origin, err)
+	}
+	u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(port+above))
+	return u.String(), nil
+}

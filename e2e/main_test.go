@@ -1,0 +1,174 @@
+//go:build e2e
+
+// Package e2e_test runs the whole system: the real programs as processes, against the Harbor emulator, or against the
+// real Harbor that HARBOR_URL, HARBOR_USERNAME and HARBOR_PASSWORD name and that reaches this machine by RECEIVER_ADVERTISE
+// (an origin with a port; the tests use that port and the dozen above it).
+//
+// Every test makes a project, and where it must a system, of its own under random names. What is signed is judged by
+// e2e/checker and the cosign programs, never by the code under test.
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/harborseal/harborseal/e2e/harness"
+)
+
+// suite is what all tests share.
+type suite struct {
+	dir    string
+	harbor *harness.Harbor
+	proxy  *harness.Proxy
+	// programs are built as they are installed, breakable ones with failpoints.
+	programs  harness.Programs
+	breakable func() (harness.Programs, error)
+	// patience bounds each wait. It is met only when something is broken.
+	patience time.Duration
+	ports    advertise
+
+	mu      sync.Mutex
+	faulty  []string // tests that inject faults into the emulator; guarded by mu
+	foreign []string // destinations that are not configured; guarded by mu
+}
+
+var env *suite
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(runSuite(m))
+}
+
+func runSuite(m *testing.M) int {
+	ctx := context.Background()
+	var stop func() error
+	var err error
+	if env, stop, err = newSuite(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "preparing the end-to-end tests:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := errors.Join(env.judgeEgress(), env.judgeSkips(), stop()); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL:", err)
+		code = 1
+	}
+	if code == 0 {
+		if err := os.RemoveAll(env.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	} else {
+		fmt.Fprintln(os.Stderr, "logs and configurations are in", env.dir)
+	}
+	skipped := 0
+	if !env.harbor.Emulated {
+		skipped = len(env.faulty)
+	}
+	fmt.Fprintf(os.Stderr, "e2e: %d tests skipped; %d inject faults, which no real Harbor can\n", skipped, len(env.faulty))
+	return code
+}
+
+func newSuite(ctx context.Context) (*suite, func() error, error) {
+	dir, err := os.MkdirTemp("", "harborseal-e2e-")
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &suite{dir: dir, patience: 30 * time.Second}
+	if s.programs, err = buildInto(ctx, filepath.Join(dir, "bin")); err != nil {
+		return nil, nil, err
+	}
+	s.breakable = sync.OnceValues(func() (harness.Programs, error) {
+		return buildInto(ctx, filepath.Join(dir, "bin-failpoints"), "failpoints")
+	})
+	if s.proxy, err = harness.StartProxy(ctx); err != nil {
+		return nil, nil, err
+	}
+	if s.harbor, err = harness.RealHarbor(); err != nil {
+		return nil, nil, err
+	}
+	if s.harbor != nil {
+		// Its third attempt at a webhook may come three minutes after the push.
+		s.patience = 4 * time.Minute
+		s.ports.origin = os.Getenv(harness.EnvAdvertise)
+		return s, s.proxy.Close, nil
+	}
+	var emulator *harness.Process
+	// Webhooks at their recorded delays; the gaps before further attempts are 0.3 to 1.5 s instead of 16 to 74 s.
+	speed := harness.EmulatorOptions{RetryScale: 0.02, DeliveryDelayScale: 1}
+	if s.harbor, emulator, err = harness.StartEmulator(ctx, s.programs, dir, speed); err != nil {
+		return nil, nil, err
+	}
+	return s, func() error { return errors.Join(emulator.Stop(), s.proxy.Close()) }, nil
+}
+
+func buildInto(ctx context.Context, dir string, tags ...string) (harness.Programs, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return harness.Programs{}, err
+	}
+	return harness.Build(ctx, dir, tags...)
+}
+
+// advertise gives each system a port of its own, where Harbor cannot reach the loopback interface.
+type advertise struct {
+	origin string
+	used   int
+}
+
+// next gives the next system's origin; empty for the loopback interface.
+func (a *advertise) next() (string, error) {
+	if a.origin == "" {
+		return "", nil
+	}
+	a.used++
+	return harness.NextPort(a.origin, a.used-1)
+}
+
+// needsFaults skips a test on a real Harbor. The list of those that call it is testdata/skips.txt.
+func needsFaults(t *testing.T) {
+	t.Helper()
+	env.mu.Lock()
+	if !slices.Contains(env.faulty, t.Name()) {
+		env.faulty = append(env.faulty, t.Name())
+	}
+	env.mu.Unlock()
+	if !env.harbor.Emulated {
+		t.Skip("injects faults into the emulator")
+	}
+}
+
+// judgeSkips compares the tests that would skip with the golden list, when all tests ran.
+func (s *suite) judgeSkips() error {
+	if flag.Lookup("test.run").Value.String() != "" || flag.Lookup("test.skip").Value.String() != "" {
+		return nil
+	}
+	golden, err := os.ReadFile("testdata/skips.txt")
+	if err != nil {
+		return fmt.Errorf("reading the list of skips: %w", err)
+	}
+	want := strings.Fields(string(golden))
+	got := slices.Sorted(slices.Values(s.faulty))
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("tests that skip on a real Harbor are %q, testdata/skips.txt has %q", got, want)
+	}
+	return nil
+}
+
+// judgeEgress looks for destinations that nobody configured.
+func (s *suite) judgeEgress() error {
+	var errs []error
+	if asked := s.proxy.Asked(); len(asked) > 0 {
+		errs = append(errs, fmt.Errorf("programs wanted to reach %q, which nobody configured", asked))
+	}
+	if len(s.foreign) > 0 {
+		errs = append(errs, fmt.Errorf("programs dialled %q, which nobody configured", s.foreign))
+	}
+	return errors.Join(errs...)
+}
