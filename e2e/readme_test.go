@@ -72,7 +72,8 @@ eventually() {
   return 1
 }
 settled() {
-  "$@" > "$HOME/report.out" && cat "$HOME/report.out" && grep -q '"state":"signed"' "$HOME/report.out" && ! grep -q '"state":"pending"' "$HOME/report.out"
+  "$@" > "$HOME/report.out" && cat "$HOME/report.out" && grep -q '"state":"signed"' "$HOME/report.out" && ! grep -q '"state":"pending"' "$HOME/report.out" &&
+    grep -q '"tags":\["v1"\]' "$HOME/report.out" # the webhook has come; a sweep may have been quicker
 }
 `
 
@@ -193,10 +194,10 @@ func (r *reader) readmeReplacements(t *testing.T, section string) []replacement 
 		{"127.0.0.1:9090", r.ops},
 		{"127.0.0.1:9091", r.signerOps},
 		{"127.0.0.1:4222", r.queue},
-		// docker needs a daemon. One second is enough on an idle machine.
+		// docker needs a daemon. What is waited for is asked for until it is there.
 		{"docker login " + r.harbor.Host, fmt.Sprintf("%q auth login %s -u admin -p %s", r.crane, r.harbor.Host, r.harbor.Password)},
 		{"docker push", fmt.Sprintf("%q push --insecure \"$HOME/app.tar\"", r.crane)},
-		{"sleep 1\n", ""},
+		{"sleep 5  ", "#"},
 		{"cosign verify", fmt.Sprintf("eventually %q verify", r.cosign)},
 		{"curl -sS -H " + bearerOf, "eventually settled curl -sS -H " + bearerOf},
 	}

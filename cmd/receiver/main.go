@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/harborseal/harborseal/pkg/api"
 	app "github.com/harborseal/harborseal/pkg/app/receiver"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/telemetry"
@@ -113,7 +114,7 @@ func newToken(args []string, stdout, stderr io.Writer) error {
 	if err := parse(flags, args, stderr); err != nil {
 		return err
 	}
-	token, line, err := app.NewToken(*name)
+	token, line, err := api.NewToken(*name)
 	if err != nil {
 		return err
 	}

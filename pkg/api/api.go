@@ -61,7 +61,7 @@ type API struct {
 // The file of tokens has one line for each: a name, a colon, and the SHA-256 of the token in hexadecimal. Empty lines and
 // lines that begin with # are passed over. Several lines may have the same name, so that a token can be replaced without a
 // gap. A token must be random, with at least 128 bits, because it is hashed only once; so made, the file holds no secret
-// and may be readable by others:
+// and may be readable by others. [NewToken] makes one, and so does:
 //
 //	token=$(openssl rand -hex 32); echo "auditor:$(printf %s "$token" | sha256sum | cut -d' ' -f1)" >> tokens
 //

@@ -320,7 +320,16 @@ func TestTimeout(t *testing.T) {
 
 func publicKey(t *testing.T) (text, id string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	text = encoded(t, elliptic.P256())
+	block, _ := pem.Decode([]byte(text))
+	sum := sha256.Sum256(block.Bytes)
+	return text, hex.EncodeToString(sum[:])
+}
+
+// encoded makes a public key.
+func encoded(t *testing.T, curve elliptic.Curve) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,8 +337,7 @@ func publicKey(t *testing.T) (text, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256(der)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), hex.EncodeToString(sum[:])
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
 func TestKeys(t *testing.T) {
@@ -366,7 +374,8 @@ func TestNewRefuses(t *testing.T) {
 		{"tokens missing", api.Config{Signatures: &report{}, TokensFile: good + "x"}, "no such file"},
 		{"negative timeout", api.Config{Signatures: &report{}, TokensFile: good, Timeout: -1}, "Timeout"},
 		{"private key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: private}}}, "PUBLIC KEY"},
-		{"a key and a private key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key + private}}}, "PUBLIC KEY"},
+		{"a key and a private key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key + private}}}, "one key a file"},
+		{"a key that the signer refuses", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: encoded(t, elliptic.P521())}}}, "P-256 or P-384"},
 		{"no key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: "x"}}}, "keys[0]"},
 		{"wrong id", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key}, {ID: strings.Repeat("0", len(id)), PEM: key}}}, "keys[1]"},
 		{"unknown state", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key, State: "fine"}}}, "fine"},

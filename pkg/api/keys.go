@@ -1,16 +1,13 @@
 package api
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/harborseal/harborseal/pkg/pubkey"
 )
 
 // KeyState is what a key is still good for.
@@ -42,7 +39,7 @@ func (a *API) getKeys(c *gin.Context) {
 }
 
 // encodeKeys checks the keys and gives the answer. It refuses what is no public key, so that a private key in the wrong
-// place is never published.
+// place is never published, and what the signer would not verify with.
 func encodeKeys(keys []Key) ([]byte, error) {
 	listed := make([]Key, 0, len(keys))
 	var errs []error
@@ -60,16 +57,11 @@ func encodeKeys(keys []Key) ([]byte, error) {
 }
 
 func checkKey(key Key) (Key, error) {
-	block, rest := pem.Decode([]byte(key.PEM))
-	if block == nil || block.Type != "PUBLIC KEY" || len(block.Headers) > 0 || strings.TrimSpace(string(rest)) != "" {
-		return Key{}, errors.New("want one PEM block of type PUBLIC KEY and nothing else")
+	parsed, err := pubkey.Parse([]byte(key.PEM))
+	if err != nil {
+		return Key{}, err
 	}
-	if _, err := x509.ParsePKIXPublicKey(block.Bytes); err != nil {
-		return Key{}, fmt.Errorf("reading the public key: %w", err)
-	}
-	sum := sha256.Sum256(block.Bytes)
-	id := hex.EncodeToString(sum[:])
-	if key.ID != "" && key.ID != id {
+	if key.ID != "" && key.ID != parsed.ID {
 		return Key{}, errors.New("the id is not the SHA-256 of the key")
 	}
 	switch key.State {
@@ -80,6 +72,6 @@ func checkKey(key Key) (Key, error) {
 		return Key{}, fmt.Errorf("state %.32q is not one of %s, %s, %s", key.State, KeyActive, KeyVerifyOnly, KeyRevoked)
 	}
 	// Encoded anew: text before the block is not published either.
-	key.ID, key.PEM = id, string(pem.EncodeToMemory(block))
+	key.ID, key.PEM = parsed.ID, parsed.PEM
 	return key, nil
 }

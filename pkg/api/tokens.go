@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -19,10 +20,26 @@ import (
 const (
 	maxTokensFile = 1 << 20
 	maxTokenName  = 64
+	wantName      = "1 to 64 of a-z, A-Z, 0-9 and . _ @ -"
 	// settled is how old a change must be for the time of the file to tell it from the next one: file systems count time in
 	// steps.
 	settled = 2 * time.Second
 )
+
+// NewToken makes a random token of 256 bits, and its line for the file of tokens, which holds only a hash. The name says
+// who will use the token.
+func NewToken(name string) (token, line string, err error) {
+	if !validTokenName(name) {
+		return "", "", fmt.Errorf("name of a token: want %s", wantName)
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", "", fmt.Errorf("reading random bytes: %w", err)
+	}
+	token = "hs_" + hex.EncodeToString(raw)
+	sum := sha256.Sum256([]byte(token))
+	return token, name + ":" + hex.EncodeToString(sum[:]), nil
+}
 
 type hash [sha256.Size]byte
 
@@ -148,7 +165,7 @@ func parseTokens(content []byte) ([]hash, error) {
 		}
 		name, digest, found := strings.Cut(text, ":")
 		if !found || !validTokenName(name) {
-			return nil, fmt.Errorf("line %d: want name:sha256, the name with at most %d of a-z, A-Z, 0-9 and . _ -", number, maxTokenName)
+			return nil, fmt.Errorf("line %d: want name:sha256, the name with %s", number, wantName)
 		}
 		sum, err := hex.DecodeString(digest)
 		if err != nil || len(sum) != sha256.Size {
@@ -160,7 +177,7 @@ func parseTokens(content []byte) ([]hash, error) {
 }
 
 func validTokenName(name string) bool {
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@-"
 	return name != "" && len(name) <= maxTokenName && strings.Trim(name, allowed) == ""
 }
 

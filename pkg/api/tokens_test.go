@@ -3,6 +3,7 @@ package api_test
 import (
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,33 @@ func TestTokensFileRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNewToken makes tokens for all kinds of names: the line of each that is made must be taken, and its token let in.
+func TestNewToken(t *testing.T) {
+	d := open(t, &report{page: ledger.Page{Items: []ledger.Row{}}})
+	var file strings.Builder
+	var made []string
+	for _, name := range []string{"a", "ann@example.com", "ci.pipeline_2-x", "@", strings.Repeat("z", 64)} {
+		token, line, err := api.NewToken(name)
+		if err != nil {
+			t.Fatalf("NewToken(%q): %v", name, err)
+		}
+		if line != name+":"+hashed(token) || len(token) < 64 || slices.Contains(made, token) {
+			t.Errorf("NewToken(%q) = %q, %q; want a new token and the line of its hash", name, token, line)
+		}
+		made = append(made, token)
+		file.WriteString(line + "\n")
+	}
+	writeTokens(t, d.tokens, file.String())
+	for _, token := range made {
+		d.wantStatus(t, token, http.StatusOK)
+	}
+	for _, name := range []string{"", "a b", "a:b", "#a", "é", "a\nb", strings.Repeat("z", 65)} {
+		if token, line, err := api.NewToken(name); err == nil || token != "" || line != "" {
+			t.Errorf("NewToken(%q) = %q, %q, %v; want an error alone", name, token, line, err)
+		}
 	}
 }
 

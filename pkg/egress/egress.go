@@ -73,12 +73,6 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return dialer.DialContext(ctx, network, address)
 }
 
-// Dial is DialContext for libraries that know no context, such as nats.go (with nats.SkipHostLookup, or it asks for
-// addresses instead of names). The timeout of the dialer is the only bound.
-func (d *Dialer) Dial(network, address string) (net.Conn, error) {
-	return d.DialContext(context.Background(), network, address)
-}
-
 // Close closes the record's file and says what could not be written. Connections stay open.
 func (d *Dialer) Close() error {
 	d.mu.Lock()

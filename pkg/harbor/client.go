@@ -1,35 +1,42 @@
 // Package harbor is the adapter for Harbor's REST API: which projects there are, and which manifests a project holds.
 //
 // Each method makes one attempt and returns a fault. Credentials go to the configured origin alone: a redirect elsewhere
-// is a permanent fault. What a listing leaves out, and how, is Harbor's: see [Client.Population].
+// is a permanent fault. No error holds the secret, nor a control character, not even where Harbor echoes them. What a
+// listing leaves out, and how, is Harbor's: see [Client.Population].
 package harbor
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
-	"github.com/go-openapi/runtime"
 	openapi "github.com/go-openapi/runtime/client"
 	harborapi "github.com/goharbor/go-client/pkg/sdk/v2.0/client"
 	artifactapi "github.com/goharbor/go-client/pkg/sdk/v2.0/client/artifact"
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/project"
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/repository"
-	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/systeminfo"
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/models"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/redact"
 	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
-// Harbor refuses pages that are larger.
-const maxPageSize = 100
+const (
+	// DefaultUserAgent is what the client calls itself unless it is told otherwise.
+	DefaultUserAgent = "harborseal (cosign-compatible)"
+
+	// maxPageSize is Harbor's: it refuses pages that are larger.
+	maxPageSize = 100
+)
 
 // everyDigest asks for the untagged children of an index too; without it a listing leaves them out.
 const everyDigest = "base=*"
@@ -45,7 +52,9 @@ type Config struct {
 	Timeout time.Duration
 	// PageSize is the number of rows in a page; 0 stands for 100, Harbor's most.
 	PageSize int64
-	// Transport carries the requests; nil stands for http.DefaultTransport.
+	// UserAgent is what the client calls itself; empty stands for [DefaultUserAgent].
+	UserAgent string
+	// Transport carries the requests and decides what is dialled and trusted. It is required.
 	Transport  http.RoundTripper
 	Registerer prometheus.Registerer // nil for none
 }
@@ -53,6 +62,7 @@ type Config struct {
 // Client talks to one Harbor. It is safe for concurrent use.
 type Client struct {
 	api      *harborapi.HarborAPI
+	redactor *redact.Redactor
 	timeout  time.Duration
 	pageSize int64
 }
@@ -67,6 +77,10 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("harbor: username is required")
 	case cfg.PageSize < 0 || cfg.PageSize > maxPageSize:
 		return nil, fmt.Errorf("harbor: page size: want 1 to %d", maxPageSize)
+	case cfg.Transport == nil:
+		return nil, errors.New("harbor: transport is required")
+	case strings.ContainsFunc(cfg.UserAgent, unicode.IsControl):
+		return nil, errors.New("harbor: user agent: want one without control characters")
 	}
 	secret, err := secretfile.ReadLine(cfg.SecretFile)
 	if err != nil {
@@ -78,32 +92,36 @@ func New(cfg Config) (*Client, error) {
 	if cfg.PageSize == 0 {
 		cfg.PageSize = maxPageSize
 	}
-	if cfg.Transport == nil {
-		cfg.Transport = http.DefaultTransport
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = DefaultUserAgent
 	}
-	api := harborapi.New(harborapi.Config{
-		URL:       base.JoinPath(harborapi.DefaultBasePath),
-		Transport: newTransport(cfg.Transport, newMetrics(cfg.Registerer)),
-		AuthInfo:  basicAuth(cfg.Username, secret),
+	c := &Client{
+		redactor: redact.New(secret, base64.StdEncoding.EncodeToString([]byte(cfg.Username+":"+secret))),
+		timeout:  cfg.Timeout, pageSize: cfg.PageSize,
+	}
+	c.api = harborapi.New(harborapi.Config{
+		URL: base.JoinPath(harborapi.DefaultBasePath),
+		Transport: &transport{
+			next: cfg.Transport, userAgent: cfg.UserAgent, redactor: c.redactor, metrics: newMetrics(cfg.Registerer),
+		},
+		AuthInfo: openapi.BasicAuth(cfg.Username, secret),
 	})
-	return &Client{api: api, timeout: cfg.Timeout, pageSize: cfg.PageSize}, nil
+	return c, nil
 }
 
-func basicAuth(username, secret string) runtime.ClientAuthInfoWriter {
-	return openapi.BasicAuth(username, secret)
-}
-
-// Version gives Harbor's version, such as v2.15.2-080b0220.
-func (c *Client) Version(ctx context.Context) (string, error) {
-	params := systeminfo.NewGetSystemInfoParams().WithTimeout(c.timeout)
-	info, err := c.api.Systeminfo.GetSystemInfo(ctx, params)
-	if err != nil {
-		return "", wrap("reading the system information", err)
+// ProjectExists says whether there is a project of this name. Every account may ask, whatever its rights. That it does not
+// exist is only said when Harbor said so in its own words.
+func (c *Client) ProjectExists(ctx context.Context, name string) (bool, error) {
+	params := project.NewHeadProjectParams().WithTimeout(c.timeout).WithProjectName(name)
+	_, err := c.api.Project.HeadProject(ctx, params)
+	switch {
+	case err == nil:
+		return true, nil
+	case fault.Is(err, fault.Gone):
+		return false, nil
+	default:
+		return false, c.wrap("looking for the project", err)
 	}
-	if info.Payload == nil || info.Payload.HarborVersion == nil {
-		return "", fault.Newf(fault.Permanent, fault.Denied, "reading the system information: Harbor names no version: it does not know the robot account")
-	}
-	return *info.Payload.HarborVersion, nil
 }
 
 // Projects gives the names of all projects that the account may see, in no order.
@@ -114,7 +132,7 @@ func (c *Client) Projects(ctx context.Context) ([]string, error) {
 		params := project.NewListProjectsParams().WithTimeout(c.timeout).WithPage(&page).WithPageSize(&c.pageSize).WithWithDetail(&detail)
 		answer, err := c.api.Project.ListProjects(ctx, params)
 		if err != nil {
-			return 0, 0, wrap("listing the projects", err)
+			return 0, 0, c.wrap("listing the projects", err)
 		}
 		for _, p := range answer.Payload {
 			names = append(names, p.Name)
@@ -146,11 +164,11 @@ func (c *Client) projectArtifacts(ctx context.Context, name string, each func(co
 			WithQ(&q).WithSort(&sort).WithPage(&page).WithPageSize(&c.pageSize).WithWithTag(&yes).WithWithAccessory(&yes)
 		answer, err := c.api.Project.ListArtifactsOfProject(ctx, params)
 		if err != nil {
-			return 0, 0, wrap("listing the artifacts of the project", err)
+			return 0, 0, c.wrap("listing the artifacts of the project", err)
 		}
 		listed, err := toListed(answer.Payload)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, c.wrap("reading a row of the listing", err)
 		}
 		return len(answer.Payload), answer.XTotalCount, each(ctx, listed)
 	})
@@ -162,7 +180,7 @@ func (c *Client) eachRepository(ctx context.Context, name string, each func(cont
 			WithPage(&page).WithPageSize(&c.pageSize)
 		answer, err := c.api.Repository.ListRepositories(ctx, params)
 		if err != nil {
-			return 0, 0, wrap("listing the repositories of the project", err)
+			return 0, 0, c.wrap("listing the repositories of the project", err)
 		}
 		for _, r := range answer.Payload {
 			if err := each(ctx, strings.TrimPrefix(r.Name, name+"/")); err != nil {
@@ -182,14 +200,14 @@ func (c *Client) repositoryArtifacts(ctx context.Context, name, repository strin
 			WithQ(&q).WithSort(&sort).WithPage(&page).WithPageSize(&c.pageSize).WithWithTag(&yes).WithWithAccessory(&yes)
 		answer, err := c.api.Artifact.ListArtifacts(ctx, params)
 		if err != nil {
-			return 0, 0, wrap("listing the artifacts of the repository", err)
+			return 0, 0, c.wrap("listing the artifacts of the repository", err)
 		}
 		for _, a := range answer.Payload {
 			a.RepositoryName = name + "/" + repository
 		}
 		listed, err := toListed(answer.Payload)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, c.wrap("reading a row of the listing", err)
 		}
 		return len(answer.Payload), answer.XTotalCount, each(ctx, listed)
 	})
@@ -219,7 +237,7 @@ func toListed(artifacts []*models.Artifact) ([]artifact.Listed, error) {
 	for _, a := range artifacts {
 		ref, err := artifact.NewRef(a.RepositoryName, a.Digest)
 		if err != nil {
-			return nil, fault.Newf(fault.Transient, fault.BadAnswer, "reading a row of the listing: %w", err)
+			return nil, fault.New(fault.Transient, fault.BadAnswer, err)
 		}
 		l := artifact.Listed{Ref: ref}
 		for _, tag := range a.Tags {

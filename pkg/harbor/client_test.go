@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -58,7 +57,7 @@ func newClient(t *testing.T, url, password string, change ...func(*harbor.Config
 }
 
 // post asks Harbor's own API for something, as the admin.
-func post(t *testing.T, url string, body any) {
+func post(t *testing.T, url string, body any) []byte {
 	t.Helper()
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -70,16 +69,16 @@ func post(t *testing.T, url string, body any) {
 	}
 	req.SetBasicAuth("admin", harbortest.DefaultAdminPassword)
 	req.Header.Set("Content-Type", "application/json")
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	if resp.StatusCode/100 != 2 {
-		answer, _ := io.ReadAll(resp.Body)
-		t.Fatalf("POST %s: %s: %s", url, resp.Status, answer)
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode/100 != 2 {
+		t.Fatalf("POST %s: %s, %v: %s", url, resp.Status, err, answer)
 	}
+	return answer
 }
 
 func push(t *testing.T, h *harbortest.Harbor, repository string, subject remote.Taggable) {
@@ -228,13 +227,14 @@ type oldHarbor struct{ next http.RoundTripper }
 func (o oldHarbor) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !strings.Contains(req.URL.Path, "/repositories") {
 		recorder := httptest.NewRecorder()
+		recorder.Header().Set("Content-Type", "application/json; charset=utf-8")
 		recorder.WriteHeader(http.StatusNotFound)
 		return recorder.Result(), nil
 	}
 	return o.next.RoundTrip(req)
 }
 
-func TestProjectsAndVersion(t *testing.T) {
+func TestProjects(t *testing.T) {
 	h := harbortest.New(t, harbortest.Config{})
 	for i := range 5 {
 		post(t, h.URL()+"/api/v2.0/projects", map[string]any{"project_name": fmt.Sprintf("p%d", i)})
@@ -249,77 +249,112 @@ func TestProjectsAndVersion(t *testing.T) {
 			t.Errorf("projects %v lack p%d", got, i)
 		}
 	}
-	version, err := c.Version(t.Context())
-	if err != nil || !strings.HasPrefix(version, "v2.15.2") {
-		t.Errorf("Version = %q, %v; want v2.15.2…", version, err)
+}
+
+// robot makes a robot account with one right on all projects that there will be, and a client that uses it.
+func robot(t *testing.T, h *harbortest.Harbor) *harbor.Client {
+	t.Helper()
+	raw := post(t, h.URL()+"/api/v2.0/robots", map[string]any{
+		"name": "signer", "level": "system", "duration": -1,
+		"permissions": []any{map[string]any{
+			"kind": "project", "namespace": "*", "access": []any{map[string]any{"resource": "repository", "action": "pull"}},
+		}},
+	})
+	var account struct{ Name, Secret string }
+	if err := json.Unmarshal(raw, &account); err != nil {
+		t.Fatal(err)
+	}
+	return newClient(t, h.URL(), account.Secret, func(cfg *harbor.Config) { cfg.Username = account.Name })
+}
+
+func TestProjectExists(t *testing.T) {
+	h := harbortest.New(t, harbortest.Config{})
+	admin := newClient(t, h.URL(), harbortest.DefaultAdminPassword)
+	signer := robot(t, h)
+	stranger := newClient(t, h.URL(), "wrong")
+	post(t, h.URL()+"/api/v2.0/projects", map[string]any{"project_name": "2024"})
+	for name, c := range map[string]*harbor.Client{"admin": admin, "robot": signer} {
+		if there, err := c.ProjectExists(t.Context(), "2024"); err != nil || !there {
+			t.Errorf("%s, a project: %t, %v; want true", name, there, err)
+		}
+		if there, err := c.ProjectExists(t.Context(), "nothing"); err != nil || there {
+			t.Errorf("%s, no project: %t, %v; want false", name, there, err)
+		}
+	}
+	if there, err := stranger.ProjectExists(t.Context(), "nothing"); there || !fault.Is(err, fault.Permanent) || fault.Of(err).Reason != fault.Unauthorized {
+		t.Errorf("a wrong secret: %t, %v; want unauthorized", there, err)
 	}
 }
 
-func TestFaults(t *testing.T) {
-	const password = "very-secret-value"
-	answer := func(status int, body string, header ...string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			for i := 0; i < len(header); i += 2 {
-				w.Header().Set(header[i], header[i+1])
-			}
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-		}
-	}
-	const harborError = `{"errors":[{"code":"SOME\u001bCODE","message":"in Harbor's words"}]}`
-	tests := []struct {
-		name    string
-		handler http.HandlerFunc
-		kind    fault.Kind
-		reason  fault.Reason
-		after   time.Duration
+// TestRecordedHead reads the answers of a real Harbor, whose HEAD has no body, and one of something else.
+func TestRecordedHead(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status int
+		header string
+		there  bool
+		want   fault.Reason
 	}{
-		{"401", answer(401, harborError), fault.Permanent, fault.Unauthorized, 0},
-		{"403", answer(403, harborError), fault.Permanent, fault.Denied, 0},
-		{"404", answer(404, harborError), fault.Gone, fault.NotFound, 0},
-		{"412", answer(412, harborError), fault.Permanent, fault.Rejected, 0},
-		{"429", answer(429, "", "Retry-After", "7"), fault.Transient, fault.RateLimited, 7 * time.Second},
-		{"500", answer(500, "<html>"), fault.Transient, fault.Unavailable, 0},
-		{"503", answer(503, "", "Retry-After", "3"), fault.Transient, fault.Unavailable, 3 * time.Second},
-		{"redirect", answer(302, "", "Location", "https://elsewhere.example/"), fault.Permanent, fault.ForeignOrigin, 0},
-		{"HTML", answer(200, "<html>", "Content-Type", "text/html"), fault.Transient, fault.BadAnswer, 0},
-		{"cut off", answer(200, `[{"name":`), fault.Transient, fault.BadAnswer, 0},
-		{"connection breaks", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, fault.Transient, fault.Unreachable, 0},
-		{"no answer", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, fault.Transient, fault.Timeout, 0},
-	}
-	for _, tt := range tests {
+		{"there", http.StatusOK, "", true, ""},
+		{"not there", http.StatusNotFound, "application/json; charset=utf-8", false, ""},
+		{"a proxy's 404", http.StatusNotFound, "text/html", false, fault.BadAnswer},
+		{"a 404 of nobody", http.StatusNotFound, "", false, fault.BadAnswer},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			server := httptest.NewServer(tt.handler)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodHead || r.URL.RequestURI() != "/api/v2.0/projects?project_name=demo" {
+					t.Errorf("%s %s, want a HEAD of the project by name", r.Method, r.URL)
+				}
+				w.Header()["Content-Type"] = []string{tt.header}
+				w.WriteHeader(tt.status)
+			}))
 			defer server.Close()
-			c := newClient(t, server.URL, password, func(cfg *harbor.Config) { cfg.Timeout = 200 * time.Millisecond })
-			operations := map[string]func() error{
-				"Projects": func() error { _, err := c.Projects(t.Context()); return err },
-				"Version":  func() error { _, err := c.Version(t.Context()); return err },
-				"Population": func() error {
-					return c.Population(t.Context(), "demo", func(context.Context, []artifact.Listed) error { return nil })
-				},
+			there, err := newClient(t, server.URL, "s3cr3t").ProjectExists(t.Context(), "demo")
+			if there != tt.there || (err != nil) != (tt.want != "") {
+				t.Fatalf("ProjectExists = %t, %v; want %t", there, err, tt.there)
 			}
-			for name, operation := range operations {
-				err := operation()
-				if err == nil {
-					t.Errorf("%s gives no error", name)
-					continue
-				}
-				got := fault.Of(err)
-				if got.Kind != tt.kind || got.Reason != tt.reason || got.RetryAfter != tt.after {
-					t.Errorf("%s: %s, %s, %s; want %s, %s, %s (%v)", name, got.Kind, got.Reason, got.RetryAfter, tt.kind, tt.reason, tt.after, err)
-				}
-				if strings.Contains(err.Error(), password) || strings.ContainsRune(err.Error(), '\x1b') {
-					t.Errorf("%s: error %q holds the secret or a control character", name, err)
-				}
+			if err != nil && (fault.Of(err).Reason != tt.want || !fault.Is(err, fault.Transient)) {
+				t.Errorf("error %v, want a transient %s", err, tt.want)
 			}
 		})
 	}
 }
 
+func TestUserAgent(t *testing.T) {
+	for configured, want := range map[string]string{"": harbor.DefaultUserAgent, "corp (cosign)": "corp (cosign)"} {
+		var got []string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got = append(got, r.UserAgent())
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, "[]")
+		}))
+		c := newClient(t, server.URL, "s3cr3t", func(cfg *harbor.Config) { cfg.UserAgent = configured })
+		for name, operation := range operations(t, c) {
+			if err := operation(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		server.Close()
+		if len(got) != 3 || got[0] != want || len(slices.Compact(got)) != 1 {
+			t.Errorf("configured %q: user agents %q, want %q three times", configured, got, want)
+		}
+	}
+}
+
+// operations are all that a client can do.
+func operations(t *testing.T, c *harbor.Client) map[string]func() error {
+	t.Helper()
+	return map[string]func() error{
+		"Projects":      func() error { _, err := c.Projects(t.Context()); return err },
+		"ProjectExists": func() error { _, err := c.ProjectExists(t.Context(), "demo"); return err },
+		"Population": func() error {
+			return c.Population(t.Context(), "demo", func(context.Context, []artifact.Listed) error { return nil })
+		},
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
-	good := harbor.Config{URL: "https://harbor.example.com", Username: "robot$x", SecretFile: secret(t, "s")}
+	good := harbor.Config{URL: "https://harbor.example.com", Username: "robot$x", SecretFile: secret(t, "s"), Transport: &http.Transport{}}
 	for name, change := range map[string]func(*harbor.Config){
 		"no scheme":      func(c *harbor.Config) { c.URL = "harbor.example.com" },
 		"other scheme":   func(c *harbor.Config) { c.URL = "ftp://harbor.example.com" },
@@ -327,6 +362,8 @@ func TestNewRefuses(t *testing.T) {
 		"no user":        func(c *harbor.Config) { c.Username = "" },
 		"no secret file": func(c *harbor.Config) { c.SecretFile = filepath.Join(t.TempDir(), "none") },
 		"page too large": func(c *harbor.Config) { c.PageSize = 101 },
+		"no transport":   func(c *harbor.Config) { c.Transport = nil },
+		"user agent":     func(c *harbor.Config) { c.UserAgent = "cosign\r\nX: y" },
 	} {
 		cfg := good
 		change(&cfg)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -14,21 +15,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/redact"
+)
+
+const (
+	// maxErrorBody is how much is read of an answer that is no success, and maxText how much of another side's words an
+	// error repeats, in bytes.
+	maxErrorBody = 16 << 10
+	maxText      = 512
 )
 
 // transport turns every answer that is no success into a fault, before the generated client looks at it: that one knows
 // only the statuses of Harbor's documentation, and loses Retry-After.
 type transport struct {
-	next    http.RoundTripper
-	metrics *metrics
-}
-
-func newTransport(next http.RoundTripper, m *metrics) *transport {
-	return &transport{next: next, metrics: m}
+	next      http.RoundTripper
+	userAgent string
+	redactor  *redact.Redactor
+	metrics   *metrics
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context()) // a RoundTripper must not change what it is given
+	req.Header.Set("User-Agent", t.userAgent)
 	started := time.Now()
 	resp, err := t.next.RoundTrip(req)
 	if err != nil {
@@ -47,13 +56,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read
-	return nil, statusFault(resp)
+	return nil, t.statusFault(resp)
 }
 
 // statusFault is the table of Harbor's answers. A redirect is refused whatever its target: the API answers in place, and
 // following would carry the credentials along.
-func statusFault(resp *http.Response) error {
-	err := fmt.Errorf("harbor answers %d%s", resp.StatusCode, errorText(resp.Body))
+func (t *transport) statusFault(resp *http.Response) error {
+	err := fmt.Errorf("harbor answers %d%s", resp.StatusCode, t.errorText(resp.Body))
 	switch code := resp.StatusCode; {
 	case code/100 == 3:
 		return fault.Newf(fault.Permanent, fault.ForeignOrigin, "harbor answers %d, a redirect: set harbor.url to Harbor's own address", code)
@@ -61,32 +70,32 @@ func statusFault(resp *http.Response) error {
 		return fault.Newf(fault.Permanent, fault.Unauthorized, "%w: check the robot account's name and secret, and whether it has expired", err)
 	case code == http.StatusForbidden:
 		return fault.Newf(fault.Permanent, fault.Denied, "%w: the robot account lacks a right, or the project is not there", err)
+	case code == http.StatusNotFound && mediaType(resp.Header) != "application/json":
+		// SPEC: recorded answers of Harbor 2.15: a 404 is JSON by its header, to a HEAD too.
+		return fault.Newf(fault.Transient, fault.BadAnswer, "%w: not in Harbor's words, so it does not count as absent", err)
 	case code == http.StatusNotFound:
 		return fault.New(fault.Gone, fault.NotFound, err)
 	case code == http.StatusTooManyRequests:
-		return fault.After(retryAfter(resp), fault.RateLimited, err)
+		return fault.After(fault.RetryAfter(resp.Header, time.Now()), fault.RateLimited, err)
 	case code >= http.StatusInternalServerError:
-		return fault.After(retryAfter(resp), fault.Unavailable, err)
+		return fault.After(fault.RetryAfter(resp.Header, time.Now()), fault.Unavailable, err)
 	default:
 		return fault.New(fault.Permanent, fault.Rejected, err)
 	}
 }
 
-// retryAfter reads the delay in either of its two forms; 0 if there is none.
-func retryAfter(resp *http.Response) time.Duration {
-	value := resp.Header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
+// mediaType gives the content type without parameters; empty if there is none that can be read.
+func mediaType(header http.Header) string {
+	parsed, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil {
+		return ""
 	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(time.Until(at), 0)
-	}
-	return 0
+	return parsed
 }
 
-// errorText gives Harbor's own words, bounded and without control characters.
-func errorText(body io.Reader) string {
-	raw, err := io.ReadAll(io.LimitReader(body, 16<<10))
+// errorText gives Harbor's own words.
+func (t *transport) errorText(body io.Reader) string {
+	raw, err := io.ReadAll(io.LimitReader(body, maxErrorBody))
 	if err != nil {
 		return ""
 	}
@@ -99,14 +108,16 @@ func errorText(body io.Reader) string {
 	if json.Unmarshal(raw, &answer) != nil || len(answer.Errors) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(": %.200q", answer.Errors[0].Code+" "+answer.Errors[0].Message)
+	return ": " + t.redactor.Text(answer.Errors[0].Code+" "+answer.Errors[0].Message, maxText/2)
 }
 
-// wrap adds what was done. What is no fault by now came from reading an answer with a good status.
-func wrap(doing string, err error) error {
+// wrap adds what was done, and cleans the text: errors of a connection or of a parser repeat what they met. What is no
+// fault by now came from reading an answer with a good status.
+func (c *Client) wrap(doing string, err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // without the address: it is long and says nothing new
 	}
+	err = c.redactor.Error(err, maxText)
 	_, known := errors.AsType[*fault.Error](err)
 	if !known && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return fault.Newf(fault.Transient, fault.BadAnswer, "%s: %w", doing, err)

@@ -15,7 +15,7 @@ type State string
 // The states. A state is added, never renamed.
 const (
 	Pending State = "pending" // asked for, no outcome yet
-	Signed  State = "signed"  // a signature was checked and holds
+	Signed  State = "signed"  // a signature was checked and held when it was last looked for
 	Failed  State = "failed"  // the last attempt failed and will be repeated
 	Dead    State = "dead"    // given up; waits in the dead letters
 	Skipped State = "skipped" // not to be signed
@@ -54,19 +54,21 @@ type Record struct {
 	// LastReceivedSeq is the highest sequence of a received event.
 	LastReceivedSeq uint64
 
-	// The first signed event.
+	// The first signed event. How says whether this service made that signature.
 	SignedSeq uint64
 	SignedAt  time.Time
+	How       artifact.How
 	// The last signed event.
 	VerifiedSeq     uint64
 	VerifiedAt      time.Time
 	KeyID           string
 	Format          string
 	SignatureDigest string
-	How             artifact.How
 
-	// GoneSeq is the highest sequence of a gone event.
-	GoneSeq uint64
+	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq that of a failed attempt which found that no
+	// signature counts.
+	GoneSeq     uint64
+	UnsignedSeq uint64
 
 	// The last event that is not signed: what the state is as long as no signature counts.
 	OtherSeq uint64
@@ -147,6 +149,10 @@ func (r *Record) Apply(entry artifact.Entry) {
 		r.applyReceived(seq, at, e)
 	case artifact.Vanished:
 		higher(&r.GoneSeq, seq)
+	case artifact.Failed, artifact.Dead:
+		if e.Unsigned {
+			higher(&r.UnsignedSeq, seq)
+		}
 	default:
 	}
 	if state, _ := stateOf(e.Kind); higher(&r.OtherSeq, seq) {
@@ -157,12 +163,12 @@ func (r *Record) Apply(entry artifact.Entry) {
 func (r *Record) applySigned(seq uint64, at time.Time, e artifact.Event) {
 	if lower(&r.SignedSeq, seq) {
 		r.SignedAt = at
+		r.How = artifact.How(clean(string(e.How), maxText))
 	}
 	if higher(&r.VerifiedSeq, seq) {
 		r.VerifiedAt = at
 		r.KeyID, r.Format = clean(e.KeyID, maxText), clean(e.Format, maxText)
 		r.SignatureDigest = clean(e.SignatureDigest, maxText)
-		r.How = artifact.How(clean(string(e.How), maxText))
 	}
 }
 
@@ -178,10 +184,11 @@ func (r *Record) applyReceived(seq uint64, at time.Time, e artifact.Event) {
 	note(&r.Tags, clean(e.Tag, maxText), seq, at)
 }
 
-// State is where the digest stands: signed if its last signature is newer than its last disappearance, otherwise what the
-// last event without a signature says. A failed attempt to look again does not undo a signature that was checked.
+// State is where the digest stands: signed if its last signature is newer than its last disappearance and than the last
+// attempt that found none, otherwise what the last event without a signature says. An attempt that failed before it could
+// look does not undo a signature that was checked.
 func (r *Record) State() State {
-	if r.VerifiedSeq > r.GoneSeq {
+	if r.VerifiedSeq > max(r.GoneSeq, r.UnsignedSeq) {
 		return Signed
 	}
 	return r.Other

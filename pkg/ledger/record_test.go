@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +21,10 @@ func TestState(t *testing.T) {
 		gone     = artifact.Vanished
 		failed   = artifact.Failed
 		dead     = artifact.Dead
+		// An attempt that looked for a signature and found none.
+		none         = ", no signature"
+		failedLooked = failed + none
+		deadLooked   = dead + none
 	)
 	tests := []struct {
 		name  string
@@ -33,6 +38,13 @@ func TestState(t *testing.T) {
 		{"found by a sweep alone", []artifact.Kind{signed}, ledger.Signed},
 		{"pushed again", []artifact.Kind{received, signed, received}, ledger.Signed},
 		{"a later failure does not undo a signature", []artifact.Kind{received, signed, failed}, ledger.Signed},
+		{"a later attempt found no signature", []artifact.Kind{received, signed, failedLooked}, ledger.Failed},
+		{"found no signature and gave up", []artifact.Kind{received, signed, deadLooked}, ledger.Dead},
+		{"found none, then failed before it could look", []artifact.Kind{signed, deadLooked, failed}, ledger.Failed},
+		{"found none, then pushed again", []artifact.Kind{signed, deadLooked, received}, ledger.Pending},
+		{"found none, then signed again", []artifact.Kind{signed, failedLooked, signed}, ledger.Signed},
+		{"found none before it was signed", []artifact.Kind{received, failedLooked, signed, failed}, ledger.Signed},
+		{"only failures can find none", []artifact.Kind{signed, received + none, skipped + none}, ledger.Signed},
 		{"failed once, then signed", []artifact.Kind{received, failed, signed}, ledger.Signed},
 		{"failed", []artifact.Kind{received, failed}, ledger.Failed},
 		{"failed, then given up", []artifact.Kind{received, failed, dead}, ledger.Dead},
@@ -48,7 +60,10 @@ func TestState(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := ledger.Record{Ref: ledgertest.Ref("demo/app", 1)}
 			for i, kind := range tt.kinds {
-				r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: ledgertest.Event(kind, r.Ref)})
+				plain, lacking := strings.CutSuffix(string(kind), none)
+				e := ledgertest.Event(artifact.Kind(plain), r.Ref)
+				e.Unsigned = lacking
+				r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: e})
 			}
 			if got := r.State(); got != tt.want {
 				t.Errorf("State() after %v = %q, want %q", tt.kinds, got, tt.want)
@@ -68,7 +83,7 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 				want[ref] = ledger.Gone
 				continue
 			}
-			if want[ref] == ledger.Signed {
+			if want[ref] == ledger.Signed && !entry.Event.Unsigned {
 				continue
 			}
 			switch entry.Event.Kind {
@@ -144,7 +159,7 @@ func TestRow(t *testing.T) {
 		{"key_id is the last", got.KeyID, "k2"},
 		{"format is the last", got.Format, "bundle"},
 		{"signature_digest is the last", got.SignatureDigest, "s2"},
-		{"how is the last", got.How, artifact.Found},
+		{"how is the first", got.How, artifact.Made},
 		{"attempts are the most", got.Attempts, uint64(2)},
 		{"policy_revision is the last that was named", got.PolicyRevision, "r2"},
 		{"ledger_seq", got.LedgerSeq, uint64(5)},

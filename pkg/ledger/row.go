@@ -40,7 +40,7 @@ type Row struct {
 	Detail string `json:"detail"`
 
 	// SignedAt is when a signature was first known to hold, VerifiedAt when one was last checked; the rest is about the
-	// latter. They stay when the digest is gone: only State says what counts now.
+	// latter. They stay when the digest or its signature is gone: only State says what counts now.
 	SignedAt        *time.Time   `json:"signed_at"`
 	VerifiedAt      *time.Time   `json:"verified_at"`
 	KeyID           string       `json:"key_id"`

@@ -18,21 +18,20 @@
 package registry
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/net/http/httpproxy"
+
+	"github.com/harborseal/harborseal/pkg/redact"
+	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 const (
@@ -41,10 +40,7 @@ const (
 	// DefaultTimeout bounds one request, its answer's body included.
 	DefaultTimeout = 30 * time.Second
 
-	maxSecretFile = 64 << 10
-	maxRedirects  = 5
-	// idleConnections is how many connections are kept open; a signer works on some dozens of digests at a time.
-	idleConnections = 64
+	maxRedirects = 5
 )
 
 // Config says which registry is talked to, and as whom.
@@ -53,17 +49,16 @@ type Config struct {
 	URL string
 	// Username is the name of the robot account, such as "robot$harborseal".
 	Username string
-	// SecretFile holds the robot account's secret; a line break at its end is ignored. Others must not be able to read it.
+	// SecretFile holds the robot account's secret; a line break at its end is ignored. Only its owner may be able to read it.
 	// It is read once.
 	SecretFile string
-	// CAFile holds PEM certificates that are trusted besides the system's; empty for none.
-	CAFile string
 	// UserAgent must contain "cosign" in lower case; empty is [DefaultUserAgent].
 	UserAgent string
 	// Timeout bounds one request, its answer's body included; 0 is [DefaultTimeout].
 	Timeout time.Duration
-	// DialContext opens connections; nil is the network.
-	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Transport carries the requests and decides what is dialled and trusted. It should keep as many connections open as
+	// there are digests in work at a time. It is required.
+	Transport http.RoundTripper
 	// Logger gets one line for each request at debug level. The zero value is silent.
 	Logger zerolog.Logger
 	// Registerer gets the metrics; nil for none.
@@ -78,7 +73,7 @@ type Client struct {
 	secret    string
 	userAgent string
 	timeout   time.Duration
-	transport *http.Transport
+	redactor  *redact.Redactor
 	http      *http.Client
 	log       zerolog.Logger
 	metrics   *metrics
@@ -87,7 +82,6 @@ type Client struct {
 }
 
 // New validates the configuration, reports all that is wrong with it at once, and reads the secret. It sends nothing.
-// Proxies are taken from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
 func New(cfg Config) (*Client, error) {
 	c := &Client{username: cfg.Username, userAgent: cfg.UserAgent, timeout: cfg.Timeout, log: cfg.Logger}
 	if c.userAgent == "" {
@@ -107,12 +101,13 @@ func New(cfg Config) (*Client, error) {
 	collect(err)
 	c.secret, err = readSecret(cfg.SecretFile)
 	collect(err)
-	roots, err := readRoots(cfg.CAFile)
-	collect(err)
+	if cfg.Transport == nil {
+		errs = append(errs, errors.New("registry transport is not set"))
+	}
 	if cfg.Username == "" || strings.ContainsFunc(cfg.Username, func(r rune) bool { return r <= ' ' || r == ':' || r == 0x7f }) {
 		errs = append(errs, errors.New("registry user name: want one without colons and blanks, such as robot$harborseal"))
 	}
-	if !strings.Contains(c.userAgent, "cosign") || strings.ContainsFunc(c.userAgent, isControl) {
+	if !strings.Contains(c.userAgent, "cosign") || strings.ContainsFunc(c.userAgent, unicode.IsControl) {
 		errs = append(errs, fmt.Errorf("registry user agent %.64q: it must contain cosign in lower case, or Harbor's pull policy refuses the signer",
 			c.userAgent))
 	}
@@ -127,31 +122,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.origin = originOf(c.base)
 	c.tokens = newTokenCache(c.fetchToken)
-	c.transport = newTransport(cfg.DialContext, roots, c.timeout)
-	c.http = &http.Client{Transport: c.transport, CheckRedirect: c.checkRedirect}
+	c.redactor = redact.New(c.secret, basicCredentials(c.username, c.secret))
+	c.http = &http.Client{Transport: cfg.Transport, CheckRedirect: c.checkRedirect}
 	return c, nil
-}
-
-// Close closes the connections that are idle. The client can still be used.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
-
-func newTransport(dial func(ctx context.Context, network, addr string) (net.Conn, error), roots *x509.CertPool, timeout time.Duration) *http.Transport {
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext
-	}
-	proxy := httpproxy.FromEnvironment().ProxyFunc()
-	return &http.Transport{
-		Proxy:               func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
-		DialContext:         dial,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout: timeout,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConns:        idleConnections,
-		MaxIdleConnsPerHost: idleConnections,
-		IdleConnTimeout:     90 * time.Second,
-		// Digests are those of the bytes on the wire, and a small compressed answer must not become a huge one.
-		DisableCompression: true,
-	}
 }
 
 // checkRedirect follows reads within the origin alone. Any other redirect is handed to the caller as the answer, which
@@ -180,55 +153,15 @@ func parseBase(raw string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}, nil
 }
 
-// readSecret never puts content into an error.
 func readSecret(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("registry secret file is not set")
 	}
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	secret, err := secretfile.ReadLine(path)
 	if err != nil {
-		return "", fmt.Errorf("opening the registry secret: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("reading the registry secret: %w", err)
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("registry secret %s is not a file", path)
-	case info.Mode().Perm()&0o007 != 0:
-		return "", fmt.Errorf("registry secret %s may be used by everybody (mode %04o): run chmod 600 %s", path, info.Mode().Perm(), path)
-	case info.Size() > maxSecretFile:
-		return "", fmt.Errorf("registry secret %s has %d bytes: is it the right file?", path, info.Size())
-	}
-	content, err := os.ReadFile(path) //nolint:gosec // as above
-	if err != nil {
-		return "", fmt.Errorf("reading the registry secret: %w", err)
-	}
-	secret := strings.TrimRight(string(content), "\r\n")
-	if secret == "" || strings.ContainsFunc(secret, isControl) {
-		return "", fmt.Errorf("registry secret %s is empty or has more than one line", path)
+		return "", fmt.Errorf("registry secret file: %w", err)
 	}
 	return secret, nil
-}
-
-// readRoots gives nil, the system's roots, for no file.
-func readRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil //nolint:nilnil // the meaning that tls.Config gives to nil
-	}
-	pem, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return nil, fmt.Errorf("reading the registry CA file: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("reading the system's certificates: %w", err)
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("registry CA file %s holds no PEM certificate", path)
-	}
-	return roots, nil
 }
 
 // origin is what may get credentials: scheme, host and port.
@@ -248,5 +181,3 @@ func originOf(u *url.URL) origin {
 
 // String leaves out path and query, which may carry signed secrets of a storage service.
 func (o origin) String() string { return o.scheme + "://" + net.JoinHostPort(o.host, o.port) }
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log" //nolint:depguard // what the in-memory registry takes
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/registry"
 )
 
@@ -233,7 +235,8 @@ func secretFile(tb testing.TB, content string) string {
 // newClient makes a client for a server; change may be nil.
 func newClient(tb testing.TB, address string, change func(*registry.Config)) *registry.Client {
 	tb.Helper()
-	cfg := registry.Config{URL: address, Username: username, SecretFile: secretFile(tb, secret+"\n"), Logger: zerolog.Nop()}
+	transport := newTransport(tb)
+	cfg := registry.Config{URL: address, Username: username, SecretFile: secretFile(tb, secret+"\n"), Transport: transport, Logger: zerolog.Nop()}
 	if change != nil {
 		change(&cfg)
 	}
@@ -241,8 +244,28 @@ func newClient(tb testing.TB, address string, change func(*registry.Config)) *re
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}
-	tb.Cleanup(c.Close)
 	return c
+}
+
+// newTransport makes the transport that the programs use.
+func newTransport(tb testing.TB) *http.Transport {
+	tb.Helper()
+	transport, err := egress.NewTransport(new(egress.Dialer), "")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return transport
+}
+
+// dialling changes how connections are opened.
+func dialling(tb testing.TB, dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(*registry.Config) {
+	tb.Helper()
+	return func(cfg *registry.Config) {
+		transport := newTransport(tb)
+		transport.DialContext = dial
+		cfg.Transport = transport
+	}
 }
 
 func blob(content string) artifact.Blob {

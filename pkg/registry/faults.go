@@ -8,31 +8,27 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-const (
-	// maxText is how much of another side's words an error repeats, in bytes.
-	maxText = 512
-	// maxRetryAfter keeps a registry from putting work off for ever.
-	maxRetryAfter = time.Hour
-)
+// maxText is how much of another side's words an error repeats, in bytes.
+const maxText = 512
 
 // check turns an answer other than the wanted one into a fault: the only place where statuses are judged.
 func (c *Client) check(r call, a answer) error {
+	if a.status == r.want {
+		return c.checkSize(r, a)
+	}
 	said := a.said()
-	text := c.redact(said.text(a.body), a.token)
+	text := c.redactor.With(a.token).Text(said.text(a.body), maxText)
 	wrap := func(kind fault.Kind, reason fault.Reason, advice string) error {
 		parts := slices.DeleteFunc([]string{r.what(), fmt.Sprintf("status %d", a.status), text, advice}, func(s string) bool { return s == "" })
 		return fault.New(kind, reason, errors.New(strings.Join(parts, ": ")))
 	}
 	switch status := a.status; {
-	case status == r.want:
-		return c.checkSize(r, a)
 	case status < 300:
 		return wrap(fault.Transient, fault.BadAnswer, fmt.Sprintf("want status %d", r.want))
 	case status < 400:
@@ -55,9 +51,9 @@ func (c *Client) check(r call, a answer) error {
 	case status == http.StatusPreconditionFailed:
 		return preconditionFailed(a, said, wrap)
 	case status == http.StatusTooManyRequests:
-		return fault.After(retryAfter(a.header, time.Now()), fault.RateLimited, wrap(fault.Transient, fault.RateLimited, ""))
+		return fault.After(fault.RetryAfter(a.header, time.Now()), fault.RateLimited, wrap(fault.Transient, fault.RateLimited, ""))
 	case status >= 500:
-		return fault.After(retryAfter(a.header, time.Now()), fault.Unavailable, wrap(fault.Transient, fault.Unavailable, ""))
+		return fault.After(fault.RetryAfter(a.header, time.Now()), fault.Unavailable, wrap(fault.Transient, fault.Unavailable, ""))
 	case said.has("MANIFEST_BLOB_UNKNOWN"):
 		return wrap(fault.Transient, fault.BlobUnknown, "")
 	case said.has("DIGEST_INVALID", "SIZE_INVALID", "BLOB_UPLOAD_INVALID") && r.op == opUploadFinish,
@@ -135,7 +131,7 @@ func (c *Client) foreign(op operation, u *url.URL) error {
 	}
 	return fault.Newf(fault.Permanent, fault.ForeignOrigin,
 		"%s: the registry sends this client to %s, but only %s gets requests and credentials: set the URL to what Harbor calls itself, "+
-			"or make its storage answer through it (redirect: disable)", op, c.redact(originOf(u).String(), ""), c.origin)
+			"or make its storage answer through it (redirect: disable)", op, c.redactor.Text(originOf(u).String(), maxText), c.origin)
 }
 
 // remark is one error in a registry's answer.
@@ -194,41 +190,6 @@ func (rs remarks) text(body []byte) string {
 	return strings.Join(parts, "; ")
 }
 
-// redact makes another side's words fit for an error: without our secrets should it echo them, without control
-// characters, and at most maxText bytes long. token is what the request was sent with, if anything.
-func (c *Client) redact(text, token string) string {
-	for _, secret := range []string{c.secret, basicCredentials(c.username, c.secret), token} {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "[secret]")
-		}
-	}
-	text = strings.Map(func(r rune) rune {
-		if isControl(r) || r >= 0x80 && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, ""))
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + "…"
-	}
-	return text
-}
-
 func basicCredentials(username, secret string) string {
 	return base64.StdEncoding.EncodeToString([]byte(username + ":" + secret))
-}
-
-// retryAfter gives the delay that an answer asks for, 0 if it asks for none that can be read.
-//
-// SPEC: RFC 9110, section 10.2.3: Retry-After is a number of seconds or an HTTP date.
-func retryAfter(header http.Header, now time.Time) time.Duration {
-	value := strings.TrimSpace(header.Get("Retry-After"))
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	if date, err := http.ParseTime(value); err == nil {
-		return min(max(date.Sub(now), 0), maxRetryAfter)
-	}
-	return 0
 }

@@ -256,11 +256,9 @@ func TestTransportFaults(t *testing.T) {
 	})
 	t.Run("name does not resolve", func(t *testing.T) {
 		t.Parallel()
-		c := newClient(t, "https://harbor.invalid", func(cfg *registry.Config) {
-			cfg.DialContext = func(context.Context, string, string) (net.Conn, error) {
-				return nil, &net.DNSError{Err: "no such host", Name: "harbor.invalid", IsNotFound: true}
-			}
-		})
+		c := newClient(t, "https://harbor.invalid", dialling(t, func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.DNSError{Err: "no such host", Name: "harbor.invalid", IsNotFound: true}
+		}))
 		if got := fault.Of(c.CheckPush(t.Context(), repository)); got.Kind != fault.Transient || got.Reason != fault.Unreachable {
 			t.Errorf("fault = %s %s (%v), want transient unreachable", got.Kind, got.Reason, got.Err)
 		}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
-	"github.com/harborseal/harborseal/pkg/registry"
 )
 
 func FuzzAnswers(f *testing.F) {
@@ -44,14 +43,12 @@ func FuzzAnswers(f *testing.F) {
 		mu.Lock()
 		header, token, body, status = h, tok, b, 200+(st%400+400)%400
 		mu.Unlock()
-		c := newClient(t, server.URL, func(cfg *registry.Config) {
-			cfg.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if addr != strings.TrimPrefix(server.URL, "http://") {
-					t.Errorf("%s was dialled", addr)
-				}
-				return (&net.Dialer{}).DialContext(ctx, network, addr)
+		c := newClient(t, server.URL, dialling(t, func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr != strings.TrimPrefix(server.URL, "http://") {
+				t.Errorf("%s was dialled", addr)
 			}
-		})
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}))
 		_, err := c.Manifest(t.Context(), repository, artifact.DigestOf([]byte("x")))
 		if err == nil {
 			return

@@ -97,6 +97,8 @@ func (c *Client) send(ctx context.Context, r call, authorization string) (answer
 		return answer{}, c.transportFault(r, "", err)
 	}
 	req.Header.Set("User-Agent", c.userAgent)
+	// Digests are those of the bytes on the wire, and a small compressed answer must not become a huge one.
+	req.Header.Set("Accept-Encoding", "identity")
 	for name, value := range r.header {
 		req.Header.Set(name, value)
 	}
@@ -149,7 +151,7 @@ func (c *Client) transportFault(r call, authorization string, err error) error {
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
-	err = fmt.Errorf("%s: %w", r.what(), &redacted{text: c.redact(err.Error(), strings.TrimPrefix(authorization, "Bearer ")), err: err})
+	err = fmt.Errorf("%s: %w", r.what(), c.redactor.With(strings.TrimPrefix(authorization, "Bearer ")).Error(err, maxText))
 	var timeout net.Error
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -160,12 +162,3 @@ func (c *Client) transportFault(r call, authorization string, err error) error {
 		return fault.New(fault.Transient, fault.Unreachable, err)
 	}
 }
-
-// redacted is an error whose text was cleaned.
-type redacted struct {
-	text string
-	err  error
-}
-
-func (e *redacted) Error() string { return e.text }
-func (e *redacted) Unwrap() error { return e.err }

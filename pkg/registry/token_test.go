@@ -264,9 +264,9 @@ func onFakeTime(t *testing.T, f *fake, run func(t *testing.T, c *registry.Client
 		listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 		server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: f}} //nolint:gosec // no network
 		server.Start()
-		c := newClient(t, "http://127.0.0.1", func(cfg *registry.Config) { cfg.DialContext = listener.dial })
-		run(t, c)
-		c.Close()
+		transport := &http.Transport{DialContext: listener.dial}
+		run(t, newClient(t, "http://127.0.0.1", func(cfg *registry.Config) { cfg.Transport = transport }))
+		transport.CloseIdleConnections()
 		server.Close()
 	})
 }

@@ -12,13 +12,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 // PrivateKey signs. It is safe for concurrent use. It holds the key decrypted, out of reach of anything that prints
@@ -34,7 +33,7 @@ type PrivateKey struct {
 // group or others may use are refused. Decryption takes some tenths of a second by design and happens here alone. The key
 // has signed something that verifies when LoadPrivateKey returns.
 func LoadPrivateKey(path, passwordFile string) (*PrivateKey, error) {
-	data, err := readPrivate(path)
+	data, err := secretfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}
@@ -132,37 +131,8 @@ func (k *PrivateKey) Sign(ctx context.Context, payload []byte) ([]byte, error) {
 	return signature, nil
 }
 
-// readPrivate reads a file that nobody but its owner may use.
-func readPrivate(path string) ([]byte, error) {
-	if path == "" {
-		return nil, errors.New("no file is named")
-	}
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file", path)
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%s may be used by others than its owner (mode %04o): run chmod 600 %s", path, info.Mode().Perm(), path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxKeyFile {
-		return nil, fmt.Errorf("%s has more than %d bytes: is it the right file?", path, maxKeyFile)
-	}
-	return data, nil
-}
-
 func readPassword(path string) ([]byte, error) {
-	data, err := readPrivate(path)
+	data, err := secretfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("password of the signing key: %w", err)
 	}

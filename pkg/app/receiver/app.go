@@ -57,7 +57,7 @@ func New(cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
 	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
 		return nil, err
 	}
-	if a.store, err = sqldb.Open(context.Background(), sqldb.Config{Path: cfg.Ledger.SQLite.Path}); err != nil {
+	if a.store, err = sqldb.Open(context.Background(), sqldb.Config{Path: cfg.Ledger.SQLite.Path, Logger: logger}); err != nil {
 		return nil, errors.Join(err, a.dialer.Close())
 	}
 	engine, err := a.build()
@@ -201,6 +201,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("url", a.public.URL()).Str("ops", a.ops.Addr().String()).
 		Bool("embedded_queue", a.cfg.Queue.Embedded.Enabled).Strs("projects", a.cfg.Projects).Msg("receiver starts")
+	if len(a.cfg.Projects) == 0 {
+		a.logger.Warn().Msg("no projects are configured: nothing is signed")
+	}
 	err = g.Run(ctx)
 	a.logger.Info().Msg("receiver has stopped")
 	return err

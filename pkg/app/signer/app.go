@@ -90,19 +90,19 @@ func (a *App) build() error {
 		return err
 	}
 	h := a.cfg.Harbor
-	if a.images, err = registry.New(registry.Config{
-		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, CAFile: h.CAFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
-		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
-	}); err != nil {
-		return err
-	}
 	transport, err := egress.NewTransport(a.dialer, h.CAFile)
 	if err != nil {
 		return err
 	}
+	if a.images, err = registry.New(registry.Config{
+		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
+		Transport: transport, Logger: a.logger, Registerer: a.registry,
+	}); err != nil {
+		return err
+	}
 	if a.harbor, err = harbor.New(harbor.Config{
-		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, Timeout: h.Timeout, PageSize: int64(a.cfg.Sweep.PageSize),
-		Transport: transport, Registerer: a.registry,
+		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
+		PageSize: int64(a.cfg.Sweep.PageSize), Transport: transport, Registerer: a.registry,
 	}); err != nil {
 		return err
 	}
@@ -161,6 +161,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Str("key_id", a.legacy.KeyID()).
 		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Strs("projects", a.cfg.Projects).Msg("signer starts")
+	if len(a.cfg.Projects) == 0 {
+		a.logger.Warn().Msg("no projects are configured: nothing is signed")
+	}
 	err := g.Run(ctx)
 	a.logger.Info().Msg("signer has stopped")
 	return err
@@ -190,7 +193,7 @@ func (a *App) connect(ctx context.Context) error {
 func (a *App) sign(ctx context.Context) error {
 	service, err := signing.New(signing.Config{
 		Registry: a.images, Format: a.legacy, Verifier: a.verifier, Queue: a.queue, Policies: a.policies,
-		MaxAge: a.cfg.Sign.MaxAge, Logger: a.logger, Registerer: a.registry,
+		MaxAge: a.cfg.Sign.MaxAge, ProjectExists: a.harbor.ProjectExists, Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/app/receiver"
 	"github.com/harborseal/harborseal/pkg/app/signer"
 	"github.com/harborseal/harborseal/pkg/config"
@@ -48,7 +49,7 @@ func newSite(t *testing.T) *site {
 	if _, err := sigstore.GenerateKey(filepath.Join(s.dir, "k"), filepath.Join(s.dir, "key.pw")); err != nil {
 		t.Fatal(err)
 	}
-	token, line, err := receiver.NewToken("test")
+	token, line, err := api.NewToken("test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +61,10 @@ func newSite(t *testing.T) *site {
 	s.post(t, "/robots", map[string]any{
 		"name": "harborseal", "level": "system", "duration": -1,
 		"permissions": []any{map[string]any{"kind": "project", "namespace": "demo", "access": []any{
-			map[string]string{"resource": "repository", "action": "pull"}, map[string]string{"resource": "repository", "action": "push"},
-			map[string]string{"resource": "repository", "action": "list"}, map[string]string{"resource": "artifact", "action": "list"},
+			map[string]string{"resource": "repository", "action": "pull"},
+			map[string]string{"resource": "repository", "action": "push"},
+			map[string]string{"resource": "repository", "action": "list"},
+			map[string]string{"resource": "artifact", "action": "list"},
 			map[string]string{"resource": "project", "action": "read"},
 		}}},
 	}, &robot)
@@ -281,12 +284,12 @@ queue: {urls: ["nats://127.0.0.1:4222"], username: signer, password_file: queue.
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(s.dir, tt.file)
-			old, err := os.ReadFile(path)
+			old, err := os.ReadFile(path) //nolint:gosec // a file that the test made
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
-				if err := os.WriteFile(path, old, 0o600); err != nil {
+				if err := os.WriteFile(path, old, 0o600); err != nil { //nolint:gosec // as above
 					t.Fatal(err)
 				}
 				if err := os.Chmod(path, 0o600); err != nil {

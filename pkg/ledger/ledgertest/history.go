@@ -89,6 +89,8 @@ func event(t *rapid.T) artifact.Event {
 		e.How = rapid.SampledFrom([]artifact.How{artifact.Made, artifact.Found}).Draw(t, "how")
 		e.KeyID = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key_id")
 		e.Format, e.SignatureDigest = "legacy", rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "signature_digest")
+	case artifact.Failed, artifact.Dead:
+		e.Unsigned = rapid.Bool().Draw(t, "unsigned")
 	default:
 	}
 	return e

@@ -15,7 +15,7 @@ const (
 	unitColumns = "project, repository, digest, state, first_seq, first_seen_at, last_seq, " +
 		"received_seq, received_at, pushed_at, pusher, last_received_seq, " +
 		"signed_seq, signed_at, verified_seq, verified_at, key_id, format, signature_digest, how, " +
-		"gone_seq, other_seq, other, reason, detail, media_type_seq, media_type, policy_revision_seq, policy_revision, attempts"
+		"gone_seq, unsigned_seq, other_seq, other, reason, detail, media_type_seq, media_type, policy_revision_seq, policy_revision, attempts"
 
 	selectPosition = "SELECT stream_created, rules, generation, seq FROM view_position WHERE id = 1"
 	updatePosition = "UPDATE view_position SET seq = ? WHERE id = 1 AND seq < ?"
@@ -59,7 +59,8 @@ func (u *unit) fields() []any {
 		&u.project, &u.repository, &u.digest, &u.state, &r.FirstSeq, (*micros)(&r.FirstSeenAt), &r.LastSeq,
 		&r.ReceivedSeq, (*micros)(&r.ReceivedAt), (*micros)(&r.PushedAt), &r.Pusher, &r.LastReceivedSeq,
 		&r.SignedSeq, (*micros)(&r.SignedAt), &r.VerifiedSeq, (*micros)(&r.VerifiedAt), &r.KeyID, &r.Format, &r.SignatureDigest, &r.How,
-		&r.GoneSeq, &r.OtherSeq, &r.Other, &r.Reason, &r.Detail, &r.MediaTypeSeq, &r.MediaType, &r.PolicyRevisionSeq, &r.PolicyRevision, &r.Attempts,
+		&r.GoneSeq, &r.UnsignedSeq, &r.OtherSeq, &r.Other, &r.Reason, &r.Detail, &r.MediaTypeSeq, &r.MediaType,
+		&r.PolicyRevisionSeq, &r.PolicyRevision, &r.Attempts,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -29,9 +30,14 @@ type dialect struct {
 	lock string
 	// tables counts the tables of the schema that the database's own catalogue lists.
 	tables string
+	// check looks through the whole database for damage, in the time that it takes to read it.
+	check func(ctx context.Context, db *sql.DB) error
 	// damaged says whether an error means that the database's content cannot be trusted any more.
 	damaged func(error) bool
 }
+
+// errDamaged is what check finds.
+var errDamaged = errors.New("the database is damaged")
 
 // migrations gives the files of the dialect.
 func (d dialect) migrations() (fs.FS, error) { return fs.Sub(migrations, "migrations/"+d.name) }
@@ -43,7 +49,11 @@ func sqliteDialect() dialect {
 		rebind: func(query string) string { return query },
 		lock:   "", // writers begin with "immediate", which keeps all others away
 		tables: "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table'",
+		check:  checkSQLite,
 		damaged: func(err error) bool {
+			if errors.Is(err, errDamaged) {
+				return true
+			}
 			var e *sqlite.Error
 			if !errors.As(err, &e) {
 				return false
@@ -52,6 +62,30 @@ func sqliteDialect() dialect {
 			return code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB
 		},
 	}
+}
+
+// checkSQLite finds damage that would otherwise show only when somebody asks for a row that lies there.
+func checkSQLite(ctx context.Context, db *sql.DB) error {
+	var found string
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&found); err != nil {
+		return fmt.Errorf("checking the database: %w", err)
+	}
+	if found != "ok" {
+		return fmt.Errorf("%w: %.200s", errDamaged, found)
+	}
+	return nil
+}
+
+// setAside renames a database's files, which nobody may have open, and gives the new name of the first. The log goes
+// first: a crash in between leaves a damaged database, which the next start sets aside.
+func setAside(path string, now time.Time) (string, error) {
+	aside := fmt.Sprintf("%s.damaged-%d", path, now.Unix())
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("setting the damaged database aside: %w", err)
+		}
+	}
+	return aside, nil
 }
 
 // openSQLite opens a writer with one connection and a pool of readers. The file is made if it is missing, readable by its

@@ -1,7 +1,7 @@
 // Package sqldb keeps the ledger's view in an SQL database: SQLite, in a file of its own.
 //
 // It guarantees that rows and position change in one transaction, and that readers never wait for the writer. Everything
-// in the database comes from the stream, so the file is never worth a backup: one that is lost, or damaged and deleted, is
+// in the database comes from the stream, so the file is never worth a backup: one that is lost or damaged is replaced and
 // filled again.
 //
 // It assumes that the file lies on a local disk (SQLite's write-ahead log needs shared memory). Several programs may use

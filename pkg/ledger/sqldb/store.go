@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -25,6 +26,8 @@ type Config struct {
 	Path string
 	// Readers is how many queries run at the same time; 0 means 4.
 	Readers int
+	// Logger gets an error if a damaged database is set aside. The zero value is silent.
+	Logger zerolog.Logger
 }
 
 // Store is a view in a database. It is safe for concurrent use. Its errors are faults, transient unless a person has to
@@ -36,8 +39,11 @@ type Store struct {
 	stmts   statements
 }
 
-// Open opens the database and brings its schema up to date. It refuses a schema that is newer than this program, and a
-// database that holds other tables. The caller must Close the store.
+// Open opens the database, checks that it is whole, and brings its schema up to date. It refuses a schema that is newer
+// than this program, and a database that holds other tables. The caller must Close the store.
+//
+// A damaged database is set aside: its files are renamed to *.damaged-<unix time>, for people to look at, and a new one
+// is made. Nothing is lost by that, because the view is filled again from the stream.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("opening the ledger's view: no path is given")
@@ -46,17 +52,41 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Readers = defaultReaders
 	}
 	s := &Store{dialect: sqliteDialect()}
-	var err error
-	if s.write, s.read, err = openSQLite(ctx, cfg.Path, cfg.Readers); err != nil {
+	err := s.open(ctx, cfg)
+	if err != nil && ctx.Err() == nil && s.dialect.damaged(err) {
+		aside, failed := setAside(cfg.Path, time.Now())
+		if failed != nil {
+			return nil, s.fail(ctx, "opening the ledger's view", errors.Join(err, failed))
+		}
+		cfg.Logger.Error().Err(err).Str("file", cfg.Path).Str("set_aside", aside).
+			Msg("database of the ledger's view is damaged; it was set aside, and a new one is filled from the stream")
+		err = s.open(ctx, cfg)
+	}
+	if err != nil {
 		return nil, s.fail(ctx, "opening the ledger's view", err)
 	}
-	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(s.fail(ctx, "opening the ledger's view", err), s.Close())
-	}
-	if s.stmts, err = prepare(ctx, s.write, s.dialect); err != nil {
-		return nil, errors.Join(s.fail(ctx, "opening the ledger's view", err), s.Close())
-	}
 	return s, nil
+}
+
+// open leaves no connection open if it fails.
+func (s *Store) open(ctx context.Context, cfg Config) (err error) {
+	if s.write, s.read, err = openSQLite(ctx, cfg.Path, cfg.Readers); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// What closing says adds nothing: a damaged database says the same once more.
+			_ = s.Close()
+		}
+	}()
+	if err := s.dialect.check(ctx, s.write); err != nil {
+		return err
+	}
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	s.stmts, err = prepare(ctx, s.write, s.dialect)
+	return err
 }
 
 // Close ends all connections. It waits for queries in progress.
@@ -166,7 +196,7 @@ func (s *Store) fail(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, err)
 	case s.dialect.damaged(err):
 		return fault.Newf(fault.Permanent, fault.StorageUnavailable,
-			"%s: the database is damaged, or is none: stop this program, delete the file and its -wal and -shm files; it will be rebuilt: %w", doing, err)
+			"%s: the database is damaged: start this program again, which sets the file aside and fills a new one: %w", doing, err)
 	default:
 		return fault.Newf(fault.Transient, fault.StorageUnavailable, "%s: %w", doing, err)
 	}

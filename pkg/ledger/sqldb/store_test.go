@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -162,16 +163,6 @@ func TestOpenRefuses(t *testing.T) {
 			fault.Permanent, fault.StorageUnavailable, "tables of another program",
 		},
 		{
-			"no database",
-			func(t *testing.T, path string) {
-				t.Helper()
-				if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			},
-			fault.Permanent, fault.StorageUnavailable, "delete the file",
-		},
-		{
 			"no file",
 			func(t *testing.T, path string) {
 				t.Helper()
@@ -197,6 +188,117 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := sqldb.Open(t.Context(), sqldb.Config{}); err == nil {
 		t.Error("Open without a path: no error")
+	}
+}
+
+// TestDamagedDatabaseIsReplaced harms the file in several ways. The view is disposable: a new one must be there, empty,
+// with the damaged one beside it, and it must be said once.
+func TestDamagedDatabaseIsReplaced(t *testing.T) {
+	// page overwrites one page of the file, past those that opening it reads, or cuts the file there.
+	page := func(t *testing.T, path string, content []byte) {
+		t.Helper()
+		var number int64
+		err := raw(t, path).QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_schema WHERE name = 'units'").Scan(&number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		offset := (number - 1) * 4096
+		if content == nil {
+			err = os.Truncate(path, offset)
+		} else {
+			err = overwrite(path, offset, content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		harm func(t *testing.T, path string)
+	}{
+		{"no database", func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a page of garbage", func(t *testing.T, path string) { t.Helper(); page(t, path, bytes.Repeat([]byte{0xa5}, 4096)) }},
+		{"a page of zeros", func(t *testing.T, path string) { t.Helper(); page(t, path, make([]byte, 4096)) }},
+		{"cut off", func(t *testing.T, path string) { t.Helper(); page(t, path, nil) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			filled, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ledgertest.Apply(t, filled, ledgertest.Begin(t, filled), history()...)
+			if err := filled.Close(); err != nil {
+				t.Fatal(err)
+			}
+			tt.harm(t, path)
+			harmed, err := os.ReadFile(path) //nolint:gosec // a file of the test
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path+"-wal", []byte("a log"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+
+			var log bytes.Buffer
+			store, err := sqldb.Open(t.Context(), sqldb.Config{Path: path, Logger: zerolog.New(&log)})
+			if err != nil {
+				t.Fatalf("Open: %v", err)
+			}
+			if got := ledgertest.All(t, store, ledger.Query{}); len(got) != 0 {
+				t.Errorf("rows = %+v, want none of a damaged database", got)
+			}
+			ledgertest.Apply(t, store, ledgertest.Begin(t, store), history()...)
+			if err := store.Close(); err != nil {
+				t.Fatalf("Close: %v", err)
+			}
+			aside, err := filepath.Glob(path + ".damaged-*[0-9]")
+			if err != nil || len(aside) != 1 {
+				t.Fatalf("files set aside = %v, %v; want one", aside, err)
+			}
+			if got, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(got, harmed) {
+				t.Errorf("%s: %d bytes, %v; want the %d of the damaged file", aside[0], len(got), err, len(harmed))
+			}
+			if lines := strings.Count(log.String(), "\n"); lines != 1 || !strings.Contains(log.String(), aside[0]) || !strings.Contains(log.String(), `"level":"error"`) {
+				t.Errorf("log = %s, want one error that names %s", log.String(), aside[0])
+			}
+			if got := ledgertest.All(t, open(t, path), ledger.Query{}); len(got) != 1 {
+				t.Errorf("rows after opening again = %+v, want the one that was filled in", got)
+			}
+		})
+	}
+}
+
+func overwrite(path string, offset int64, content []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0) //nolint:gosec // a file of the test
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(content, offset)
+	return errors.Join(err, file.Close())
+}
+
+// TestDamagedDatabaseThatCannotBeSetAside keeps its fault.
+func TestDamagedDatabaseThatCannotBeSetAside(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "ledger.db")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for second := range int64(60) { // a folder with files in it is in the way, whatever the second
+		at := time.Now().Unix() + second
+		if err := os.MkdirAll(filepath.Join(fmt.Sprintf("%s.damaged-%d", path, at), "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
+	if got := fault.Of(err); err == nil || got.Kind != fault.Permanent || got.Reason != fault.StorageUnavailable {
+		t.Errorf("Open = %v (%+v), want a permanent fault of the storage", err, got)
 	}
 }
 

@@ -34,6 +34,7 @@ CREATE TABLE units (
     signature_digest    TEXT   NOT NULL,
     how                 TEXT   NOT NULL,
     gone_seq            BIGINT NOT NULL,
+    unsigned_seq        BIGINT NOT NULL,
     other_seq           BIGINT NOT NULL,
     other               TEXT   NOT NULL,
     reason              TEXT   NOT NULL,

@@ -1,0 +1,129 @@
+package harbor_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/harbor"
+)
+
+func TestFaults(t *testing.T) {
+	const password = "very-secret-value"
+	answer := func(status int, body string, header ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			for i := 0; i < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	const harborError = `{"errors":[{"code":"SOME\u001bCODE","message":"in Harbor's words"}]}`
+	tests := []struct {
+		name    string
+		handler http.HandlerFunc
+		kind    fault.Kind
+		reason  fault.Reason
+		after   time.Duration
+	}{
+		{"401", answer(401, harborError), fault.Permanent, fault.Unauthorized, 0},
+		{"403", answer(403, harborError), fault.Permanent, fault.Denied, 0},
+		{"404", answer(404, harborError), fault.Gone, fault.NotFound, 0},
+		{"404 of a proxy", answer(404, "<html>", "Content-Type", "text/html"), fault.Transient, fault.BadAnswer, 0},
+		{"412", answer(412, harborError), fault.Permanent, fault.Rejected, 0},
+		{"429", answer(429, "", "Retry-After", "7"), fault.Transient, fault.RateLimited, 7 * time.Second},
+		{"500", answer(500, "<html>"), fault.Transient, fault.Unavailable, 0},
+		{"429 for ever", answer(429, "", "Retry-After", "99999999"), fault.Transient, fault.RateLimited, time.Hour},
+		{"503", answer(503, "", "Retry-After", "3"), fault.Transient, fault.Unavailable, 3 * time.Second},
+		{"redirect", answer(302, "", "Location", "https://elsewhere.example/"), fault.Permanent, fault.ForeignOrigin, 0},
+		{"HTML", answer(200, "<html>", "Content-Type", "text/html"), fault.Transient, fault.BadAnswer, 0},
+		{"cut off", answer(200, `[{"name":`), fault.Transient, fault.BadAnswer, 0},
+		{"connection breaks", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, fault.Transient, fault.Unreachable, 0},
+		{"no answer", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, fault.Transient, fault.Timeout, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewServer(tt.handler)
+			defer server.Close()
+			c := newClient(t, server.URL, password, func(cfg *harbor.Config) { cfg.Timeout = 200 * time.Millisecond })
+			for name, operation := range operations(t, c) {
+				if name == "ProjectExists" && slices.Contains([]string{"404", "HTML", "cut off"}, tt.name) {
+					continue // that is an answer to it: it asks for no body
+				}
+				err := operation()
+				if err == nil {
+					t.Errorf("%s gives no error", name)
+					continue
+				}
+				got := fault.Of(err)
+				if got.Kind != tt.kind || got.Reason != tt.reason || got.RetryAfter != tt.after {
+					t.Errorf("%s: %s, %s, %s; want %s, %s, %s (%v)", name, got.Kind, got.Reason, got.RetryAfter, tt.kind, tt.reason, tt.after, err)
+				}
+				if strings.Contains(err.Error(), password) || strings.ContainsRune(err.Error(), '\x1b') {
+					t.Errorf("%s: error %q holds the secret or a control character", name, err)
+				}
+			}
+		})
+	}
+}
+
+// TestNoSecretLeaks lets Harbor echo the credentials in every place of an answer, in every operation and status.
+func TestNoSecretLeaks(t *testing.T) {
+	const password = `very "secret" välue%` //nolint:gosec // of this test alone
+	for _, status := range []int{0, 200, 201, 204, 302, 400, 401, 403, 404, 409, 412, 429, 500, 503} {
+		var credentials string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			credentials = strings.TrimPrefix(r.Header.Get("Authorization"), "Basic ")
+			said := password + " \x1b[31m" + credentials
+			if status == 0 {
+				conn, _, err := w.(http.Hijacker).Hijack() //nolint:errcheck // httptest's writer can
+				if err == nil {
+					_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\n%s\r\n\r\n", said, said)
+					_ = conn.Close()
+				}
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("X-Echo", credentials)
+			w.Header().Set("Location", "/elsewhere?x="+credentials)
+			w.WriteHeader(status)
+			var body any = []any{map[string]any{"name": 1, "repository_name": said, "digest": said, "push_time": said, "update_time": credentials}}
+			if status >= 300 {
+				// Long enough that a cut would go through the credentials.
+				body = map[string]any{"errors": []any{map[string]any{"code": "X", "message": strings.Repeat("-", 230) + said}}}
+			}
+			_ = json.NewEncoder(w).Encode(body)
+		}))
+		c := newClient(t, server.URL, password)
+		for name, operation := range operations(t, c) {
+			err := operation()
+			if err == nil {
+				if status >= 400 && (name != "ProjectExists" || status != http.StatusNotFound) {
+					t.Errorf("%d, %s: no error", status, name)
+				}
+				continue
+			}
+			shown := fmt.Sprintf("%v %+v %q", err, err, err)
+			quoted := strings.Trim(fmt.Sprintf("%q", password), `"`)
+			for _, part := range []string{password, quoted, credentials, credentials[:len(credentials)/2], `"secret"`, `\"secret`} {
+				if strings.Contains(shown, part) {
+					t.Errorf("%d, %s: %q shows in %q", status, name, part, shown)
+				}
+			}
+			if strings.ContainsFunc(err.Error(), unicode.IsControl) || len(err.Error()) > 800 {
+				t.Errorf("%d, %s: error %q, want a short one without control characters", status, name, err)
+			}
+		}
+		server.Close()
+	}
+}
