@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 const (
@@ -37,7 +38,8 @@ type Client struct {
 	js      jetstream.JetStream
 	closed  chan struct{} // closed when nats.go has let go of the connection
 
-	writes writeState
+	writes  writeState
+	handles handles
 
 	mu          sync.Mutex
 	reconnected chan struct{} // guarded by mu; closed and replaced at each reconnect
@@ -102,8 +104,6 @@ func (c *Client) options() (nats.Options, error) {
 		nats.Name(c.cfg.Name),
 		nats.Timeout(dialTimeout),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(100 * time.Millisecond),
-		nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
 		nats.CustomReconnectDelay(reconnectDelay),
 		// An account may be refused while its server's configuration is changed.
 		nats.IgnoreAuthErrorAbort(),
@@ -141,11 +141,11 @@ func (c *Client) options() (nats.Options, error) {
 func (c *Client) networkOptions() ([]nats.Option, error) {
 	var list []nats.Option
 	if c.cfg.Username != "" {
-		if _, err := readSecret(c.cfg.PasswordFile); err != nil {
-			return nil, err
+		if _, err := secretfile.ReadLine(c.cfg.PasswordFile); err != nil {
+			return nil, fmt.Errorf("password file: %w", err)
 		}
 		list = append(list, nats.UserInfoHandler(func() (string, string) {
-			password, err := readSecret(c.cfg.PasswordFile)
+			password, err := secretfile.ReadLine(c.cfg.PasswordFile)
 			if err != nil {
 				c.log.Error().Err(err).Msg("cannot read the password for nats")
 			}
@@ -153,8 +153,9 @@ func (c *Client) networkOptions() ([]nats.Option, error) {
 		}))
 	}
 	if c.cfg.CredentialsFile != "" {
-		if err := checkPrivate(c.cfg.CredentialsFile); err != nil {
-			return nil, err
+		// nats.go reads the file itself; what is checked here is that nobody else can.
+		if _, err := secretfile.Read(c.cfg.CredentialsFile); err != nil {
+			return nil, fmt.Errorf("credentials file: %w", err)
 		}
 		list = append(list, nats.UserCredentials(c.cfg.CredentialsFile))
 	}
@@ -162,7 +163,10 @@ func (c *Client) networkOptions() ([]nats.Option, error) {
 		list = append(list, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
 	}
 	if c.cfg.TLS.CAFile != "" {
-		list = append(list, nats.RootCAs(c.cfg.TLS.CAFile))
+		if _, err := authorities(c.cfg.TLS.CAFile); err != nil {
+			return nil, err
+		}
+		list = append(list, trust(c.cfg.TLS.CAFile))
 	}
 	if c.cfg.TLS.CertFile != "" {
 		list = append(list, nats.ClientCert(c.cfg.TLS.CertFile, c.cfg.TLS.KeyFile))

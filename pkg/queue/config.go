@@ -47,7 +47,7 @@ type Config struct {
 
 // ClientTLS names PEM files. The zero value verifies the server by the system's roots where TLS is used.
 type ClientTLS struct {
-	// CAFile replaces the system's roots.
+	// CAFile holds authorities that are trusted beside those of the system.
 	CAFile string
 	// CertFile and KeyFile are the client's certificate.
 	CertFile, KeyFile string
@@ -58,10 +58,11 @@ type Limits struct {
 	// LedgerMaxBytes bounds the ledger on disk; at the limit new events are refused. 0 leaves an existing ledger as it is
 	// and gives a new one no limit of its own.
 	LedgerMaxBytes int64
-	// LedgerMaxAge is how long events are kept. 0 is 400 days. Setup never shortens it.
+	// LedgerMaxAge is how long events are kept. 0 leaves an existing ledger as it is and gives a new one 400 days. Setup
+	// never shortens the age of an existing one, whoever created it.
 	LedgerMaxAge time.Duration
 	// ScanMaxAge is how long a tick is remembered, so that it is not proposed again: at least two slots of the longest
-	// interval. 0 is 48 hours.
+	// interval. 0 leaves an existing stream as it is and gives a new one 48 hours. Setup never shortens an existing age.
 	ScanMaxAge time.Duration
 }
 
@@ -73,7 +74,8 @@ const (
 	ledgerDuplicates = 10 * time.Minute
 )
 
-// withDefaults validates the configuration and fills in what is not set. It reports all mistakes at once.
+// withDefaults validates the configuration and fills in what is not set, except for the limits: what they are by default
+// depends on whether their stream exists. It reports all mistakes at once.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.Harbor == "" {
@@ -117,8 +119,6 @@ func (c Config) withDefaults() (Config, error) {
 	c.Name = orDefault(c.Name, "harborseal")
 	c.Replicas = orDefault(c.Replicas, 1)
 	c.AckWait = orDefault(c.AckWait, defaultAckWait)
-	c.Limits.LedgerMaxAge = orDefault(c.Limits.LedgerMaxAge, defaultLedgerMaxAge)
-	c.Limits.ScanMaxAge = orDefault(c.Limits.ScanMaxAge, defaultScanMaxAge)
 	return c, errors.Join(errs...)
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
-	"github.com/harborseal/harborseal/pkg/fault"
 )
 
 const (
@@ -38,6 +37,11 @@ type ConsumeConfig struct {
 // When ctx ends it stops pulling and gives back at once what waits for a slot; handlers go on, at most for the drain
 // time, then their ctx is cancelled and what they leave undecided is given back. Consume returns when the last handler
 // has returned. A crash instead leads to a redelivery of everything that was held, after the ack wait.
+//
+// What cannot be read never comes to a handler. A request of a newer version is given back for 30 seconds, without end,
+// so that an older program which still runs during an upgrade loses none; after a downgrade it waits for the next upgrade,
+// and swallows other requests of its reference meanwhile. A malformed one is moved to the dead letters at once; if its
+// reference can be read all the same, the event of kind dead is recorded before.
 func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig) error {
 	if cfg.Handle == nil {
 		return errors.New("consuming requests: no handler")
@@ -141,29 +145,6 @@ func (c *Client) newDelivery(msg jetstream.Msg, lane artifact.Lane, ackWait time
 	return &Delivery{
 		client: c, msg: msg, metadata: metadata, lane: lane, ackWait: orDefault(ackWait, defaultAckWait), stopped: make(chan struct{}),
 	}, nil
-}
-
-// decode reads the request. What cannot be read is buried without a handler: another attempt would read the same.
-func (p *pool) decode(ctx context.Context, d *Delivery) bool {
-	request, err := artifact.DecodeRequest(d.msg.Data())
-	if err == nil && request.Lane == d.lane {
-		d.request = request
-		return true
-	}
-	reason := fault.Malformed
-	if err == nil {
-		err = fmt.Errorf("request of lane %s on lane %s", request.Lane, d.lane)
-	} else if errors.Is(err, artifact.ErrNewerVersion) {
-		reason = fault.NewerVersion
-	}
-	p.client.metrics.undecodable.WithLabelValues(streamSign).Inc()
-	p.client.log.Error().Err(err).Str("subject", d.msg.Subject()).Str("reason", string(reason)).
-		Msg("request cannot be read, moving it to the dead letters")
-	if err := d.buryUnread(ctx, reason); err != nil {
-		p.client.log.Error().Err(err).Str("subject", d.msg.Subject()).Msg("cannot move a request to the dead letters")
-		d.giveBack(ctx, bugDelay)
-	}
-	return false
 }
 
 // handle runs the handler and sees to it that the request is decided afterwards.

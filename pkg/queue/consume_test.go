@@ -25,6 +25,23 @@ func waiting(t *testing.T, js jetstream.JetStream, stream string) uint64 {
 	return handle.CachedInfo().State.Msgs
 }
 
+// deadLetter gives the dead letter of a reference as it is stored.
+func deadLetter(t *testing.T, js jetstream.JetStream, r artifact.Ref) (letter queue.DeadLetter) {
+	t.Helper()
+	handle, err := js.Stream(t.Context(), "DEAD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := handle.GetLastMsgForSubject(t.Context(), queue.DeadSubject("default", r))
+	if err != nil {
+		t.Fatalf("dead letter of %s: %v", r, err)
+	}
+	if err := json.Unmarshal(msg.Data, &letter); err != nil {
+		t.Fatal(err)
+	}
+	return letter
+}
+
 func TestConsumeHandsOutEverything(t *testing.T) {
 	t.Parallel()
 	server := queuetest.NewServer(t)
@@ -44,8 +61,8 @@ func TestConsumeHandsOutEverything(t *testing.T) {
 	for range 40 {
 		d := k.next(t)
 		r := d.Request()
-		if want[r.Ref] != d.Lane() || r.Lane != d.Lane() || r.CorrelationID != "c-1" || d.Attempts() != 1 || d.FirstSeen().Before(before) {
-			t.Errorf("got %+v on %s, attempt %d, seen %s", r, d.Lane(), d.Attempts(), d.FirstSeen())
+		if want[r.Ref] != r.Lane || r.CorrelationID != "c-1" || d.Attempts() != 1 || d.FirstSeen().Before(before) {
+			t.Errorf("got %+v, attempt %d, seen %s", r, d.Attempts(), d.FirstSeen())
 		}
 		delete(want, r.Ref)
 		if err := d.Done(t.Context()); err != nil {
@@ -133,15 +150,15 @@ func TestSignsOfLife(t *testing.T) {
 	other := consume(t, queuetest.Connect(t, queue.Config{Server: server}), queue.ConsumeConfig{})
 	select {
 	case d := <-other.deliveries:
-		t.Fatalf("another program got %s, attempt %d", d.Lane(), d.Attempts())
+		t.Fatalf("another program got %s, attempt %d", d.Request().Lane, d.Attempts())
 	case <-time.After(2 * time.Second): // What is tested is that nothing happens for more than three ack waits.
 	}
 	if err := first.Done(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	close(first.finish)
-	if second := k.next(t); second.Attempts() != 1 || second.Lane() == first.Lane() {
-		t.Errorf("got %s, attempt %d; want the other lane, attempt 1", second.Lane(), second.Attempts())
+	if second := k.next(t); second.Attempts() != 1 || second.Request().Lane == first.Request().Lane {
+		t.Errorf("got %s, attempt %d; want the other lane, attempt 1", second.Request().Lane, second.Attempts())
 	}
 }
 
@@ -164,10 +181,7 @@ func TestBuryAndClear(t *testing.T) {
 		}
 		close(d.finish)
 	}
-	letter, found, err := client.DeadLetter(t.Context(), r.Ref)
-	if err != nil || !found {
-		t.Fatalf("DeadLetter = %t, %v", found, err)
-	}
+	letter := deadLetter(t, bare(t, server), r.Ref)
 	got, err := artifact.DecodeRequest(letter.Request)
 	if err != nil || got.Ref != r.Ref || got.CorrelationID != r.CorrelationID {
 		t.Errorf("request of the dead letter = %+v, %v", got, err)
@@ -228,52 +242,6 @@ func TestBuryWithoutRoomKeepsTheRequest(t *testing.T) {
 	}
 }
 
-func TestUnreadableRequestsAreBuried(t *testing.T) {
-	t.Parallel()
-	r := ref(t, "demo/app", 1)
-	newer, err := json.Marshal(map[string]any{"v": 99, "what": "ever"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrongLane, err := artifact.EncodeRequest(request(r, artifact.Bulk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		name   string
-		data   []byte
-		reason fault.Reason
-	}{
-		{"not JSON", []byte("\x00\xff{"), fault.Malformed},
-		{"empty", nil, fault.Malformed},
-		{"newer", newer, fault.NewerVersion},
-		{"of the other lane", wrongLane, fault.Malformed},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			server := queuetest.NewServer(t)
-			client := queuetest.NewClient(t, server)
-			js := bare(t, server)
-			if _, err := js.Publish(t.Context(), queue.SignSubject("default", artifact.Live, r), tt.data); err != nil {
-				t.Fatal(err)
-			}
-			k := consume(t, client, queue.ConsumeConfig{})
-			eventually(t, "the request is gone", func() bool { return waiting(t, js, "SIGN") == 0 })
-			letter, found, err := client.DeadLetter(t.Context(), r)
-			if err != nil || !found {
-				t.Fatalf("DeadLetter = %t, %v", found, err)
-			}
-			if string(letter.Request) != string(tt.data) || letter.Reason != string(tt.reason) {
-				t.Errorf("dead letter = %q, %s; want %q, %s", letter.Request, letter.Reason, tt.data, tt.reason)
-			}
-			if len(k.deliveries) > 0 {
-				t.Error("a handler got it")
-			}
-		})
-	}
-}
-
 func TestHandlersWithBugs(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -323,8 +291,8 @@ func TestDrainGivesBackWhatWaits(t *testing.T) {
 
 	k.stop()
 	other := consume(t, queuetest.Connect(t, queue.Config{Server: server}), queue.ConsumeConfig{})
-	if got := other.next(t); got.Lane() != artifact.Bulk || got.Attempts() != 2 {
-		t.Errorf("the other program got %s, attempt %d; want bulk, attempt 2", got.Lane(), got.Attempts())
+	if got := other.next(t); got.Request().Lane != artifact.Bulk || got.Attempts() != 2 {
+		t.Errorf("the other program got %s, attempt %d; want bulk, attempt 2", got.Request().Lane, got.Attempts())
 	}
 	select {
 	case <-inWork.ctx.Done():

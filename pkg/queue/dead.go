@@ -18,7 +18,7 @@ type DeadLetter struct {
 	Version int `json:"v"`
 	// Reason is why: a fault.Reason.
 	Reason string `json:"reason"`
-	// Event is the encoded event of kind dead; nothing for a request that could not be decoded.
+	// Event is the encoded event of kind dead; nothing for a request of which not even the reference could be read.
 	Event json.RawMessage `json:"event,omitempty"`
 	// Request is the request exactly as it was stored, decodable or not.
 	Request []byte `json:"request"`
@@ -41,18 +41,6 @@ func (c *Client) storeLetter(ctx context.Context, subject string, letter DeadLet
 	return nil
 }
 
-// DeadLetter gives the dead letter of a reference; found is false if there is none.
-func (c *Client) DeadLetter(ctx context.Context, ref artifact.Ref) (letter DeadLetter, found bool, err error) {
-	msg, err := c.lastMessage(ctx, streamDead, DeadSubject(c.cfg.Harbor, ref))
-	if err != nil || msg == nil {
-		return DeadLetter{}, false, err
-	}
-	if err := json.Unmarshal(msg.Data, &letter); err != nil {
-		return DeadLetter{}, true, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("decoding a dead letter: %w", err))
-	}
-	return letter, true, nil
-}
-
 // DeadSince says when the dead letter of a reference was written; found is false if there is none.
 func (c *Client) DeadSince(ctx context.Context, ref artifact.Ref) (since time.Time, found bool, err error) {
 	msg, err := c.lastMessage(ctx, streamDead, DeadSubject(c.cfg.Harbor, ref))
@@ -66,11 +54,12 @@ func (c *Client) DeadSince(ctx context.Context, ref artifact.Ref) (since time.Ti
 func (c *Client) ClearDead(ctx context.Context, ref artifact.Ref) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	handle, err := c.js.Stream(ctx, streamDead)
+	handle, err := c.handle(ctx, streamDead)
 	if err == nil {
 		err = handle.Purge(ctx, jetstream.WithPurgeSubject(DeadSubject(c.cfg.Harbor, ref)))
 	}
 	if err != nil {
+		c.handles.forget(streamDead)
 		return askFault(fmt.Errorf("removing a dead letter: %w", err))
 	}
 	return nil
@@ -81,7 +70,7 @@ func (c *Client) ClearDead(ctx context.Context, ref artifact.Ref) error {
 func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	handle, err := c.js.Stream(ctx, stream)
+	handle, err := c.handle(ctx, stream)
 	if err != nil {
 		return nil, askFault(fmt.Errorf("asking stream %s: %w", stream, err))
 	}
@@ -90,6 +79,7 @@ func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jets
 		return nil, nil //nolint:nilnil // "there is none" is an answer, and the pointer says it
 	}
 	if err != nil {
+		c.handles.forget(stream)
 		return nil, askFault(fmt.Errorf("asking stream %s: %w", stream, err))
 	}
 	return msg, nil

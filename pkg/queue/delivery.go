@@ -48,9 +48,6 @@ type Delivery struct {
 // Request is what is asked for.
 func (d *Delivery) Request() artifact.Request { return d.request }
 
-// Lane is the lane that the request came on.
-func (d *Delivery) Lane() artifact.Lane { return d.lane }
-
 // Attempts is how often the request was handed out, this time included: at least 1. Deliveries that were interrupted
 // before a handler saw them count.
 func (d *Delivery) Attempts() uint64 { return d.metadata.NumDelivered }
@@ -99,11 +96,6 @@ func (d *Delivery) Bury(ctx context.Context, event artifact.Event) error {
 	letter := d.letter(event.Reason)
 	letter.Event = encoded
 	return d.bury(ctx, DeadSubject(d.client.cfg.Harbor, d.request.Ref), letter)
-}
-
-// buryUnread moves what cannot be decoded into the dead letters.
-func (d *Delivery) buryUnread(ctx context.Context, reason fault.Reason) error {
-	return d.bury(ctx, deadSubjectOf(d.client.cfg.Harbor, d.msg.Subject()), d.letter(string(reason)))
 }
 
 func (d *Delivery) letter(reason string) DeadLetter {

@@ -14,8 +14,8 @@
 // It assumes that NATS accepts its account and rights, that all programs of an installation use the same harbor name, and
 // that the number of partitions never changes: it is part of the key by which duplicates are found.
 //
-// It does not retry a publish, decide what a failure means for a request, or record events on its own. Errors of the
-// methods that publish or ask carry a fault.
+// It does not retry a publish or decide what a failure means for a request, and records no events on its own, except that
+// a malformed request was given up. Errors of the methods that publish or ask carry a fault.
 package queue
 
 // The streams. Their names and subjects are the same for every installation; the harbor is a token of the subject.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"crypto/x509"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,28 @@ func (s *slots) Held() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held[artifact.Live] + s.held[artifact.Bulk]
+}
+
+// OnVolume lets the store of a server lie on a volume of a size.
+func OnVolume(cfg ServerConfig, size int64, err error) ServerConfig {
+	cfg.volumeSize = func(string) (int64, error) { return size, err }
+	return cfg
+}
+
+// ServerCertificate is the certificate that the server showed.
+func (c *Client) ServerCertificate() *x509.Certificate {
+	state, err := c.nats.TLSConnectionState()
+	if err != nil {
+		return nil
+	}
+	return state.PeerCertificates[0]
+}
+
+// ForgetRefusals makes a client forget which publishes were refused, as it does by itself after some seconds.
+func ForgetRefusals(c *Client) {
+	c.writes.mu.Lock()
+	defer c.writes.mu.Unlock()
+	clear(c.writes.refused)
 }
 
 // RawConnection connects to a server in this process without this package's client.

@@ -3,10 +3,12 @@ package queue_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -40,6 +42,9 @@ func event(r artifact.Ref, kind artifact.Kind, id string) artifact.Event {
 		ID: id, Kind: kind, Ref: r, Time: time.Unix(1_700_000_000, 0).UTC(), Origin: artifact.OriginWebhook, CorrelationID: "c-1",
 	}
 }
+
+// newLogger writes all levels.
+func newLogger(w io.Writer) zerolog.Logger { return zerolog.New(w).Level(zerolog.TraceLevel) }
 
 func enqueue(t *testing.T, c *queue.Client, r artifact.Request) (duplicate bool) {
 	t.Helper()

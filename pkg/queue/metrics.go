@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		inFlight:      gauge("in_flight", "Requests that hold a slot.", "lane"),
 		waiting:       gauge("waiting_for_slot", "Requests that were received and wait for a slot.", "lane"),
 		ackErrors:     counter("ack_errors_total", "Acknowledgements that could not be sent or were not confirmed.", "action"),
-		undecodable:   counter("undecodable_total", "Messages that are malformed or of a newer version.", "stream"),
+		undecodable:   counter("undecodable_total", "Deliveries of messages that are malformed or of a newer version.", "stream"),
 		reconnects:    reconnects.WithLabelValues(),
 		connected:     connected.WithLabelValues(),
 	}

@@ -163,8 +163,9 @@ func (w *writeState) last(stream string) error {
 }
 
 // Writable says whether a push would be stored now, as far as can be told without storing something: there is a
-// connection, the streams of events and requests answer and have a leader, neither refused its last publish within the
-// last seconds, and the embedded server, if there is one, reports no broken stream and has room. It costs two requests.
+// connection, the streams of events and requests answer, have a leader and are not at their own limit of bytes, neither
+// refused its last publish within the last seconds, and the embedded server, if there is one, reports no broken stream and
+// has room. It costs two requests.
 func (c *Client) Writable(ctx context.Context) error {
 	if !c.nats.IsConnected() {
 		return fault.New(fault.Transient, fault.QueueUnavailable, nats.ErrDisconnected)
@@ -182,11 +183,27 @@ func (c *Client) Writable(ctx context.Context) error {
 		if cluster := handle.CachedInfo().Cluster; cluster != nil && cluster.Leader == "" {
 			return fault.Newf(fault.Transient, fault.QueueUnavailable, "stream %s has no leader", name)
 		}
+		if err := roomLeft(handle.CachedInfo()); err != nil {
+			return err
+		}
 		if err := c.writes.last(name); err != nil {
 			return fmt.Errorf("last publish to stream %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// fullSlack is how far below its limit of bytes a stream counts as full: the room that a large event of this program takes.
+// Without it, a stream whose rest holds no event would be called writable for ever.
+const fullSlack = 4 << 10
+
+// roomLeft compares a stream with its own limit of bytes. Where it has none, the limit of the store is what counts.
+func roomLeft(info *jetstream.StreamInfo) error {
+	limit := info.Config.MaxBytes
+	if limit <= 0 || info.State.Bytes+fullSlack <= uint64(limit) {
+		return nil
+	}
+	return fault.Newf(fault.Transient, fault.QueueFull, "stream %s holds %d bytes of at most %d", info.Config.Name, info.State.Bytes, limit)
 }
 
 func (c *Client) serverWritable() error {

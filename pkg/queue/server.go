@@ -3,8 +3,6 @@ package queue
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +14,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rs/zerolog"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 const (
@@ -32,14 +32,17 @@ type ServerConfig struct {
 	// Listen is the address for other programs, such as "127.0.0.1:4222"; port 0 picks a free one. Empty means that only
 	// this process can connect.
 	Listen string
-	// MaxStore is the most that all streams together may take on disk, in bytes; at most 80 % of the volume, because a
-	// stream that met a full disk takes nothing until JetStream is restarted. 0 leaves the choice to the server.
+	// MaxStore is the most that all streams together may take on disk, in bytes; at most 80 % of the size of the volume,
+	// else the server does not start, because a stream that met a full disk takes nothing until JetStream is restarted. 0
+	// leaves the choice to the server.
 	MaxStore int64
 	// Users may connect to the listener; at least one is needed if there is a listener.
 	Users []User
 	// TLS of the listener; nil means none.
 	TLS    *TLSConfig
 	Logger zerolog.Logger
+
+	volumeSize func(dir string) (int64, error) // for tests; nil asks the system
 }
 
 // User may connect to the embedded server. The password file must not be accessible to others; a password has at most 72
@@ -49,7 +52,8 @@ type User struct {
 	PasswordFile string
 }
 
-// TLSConfig names the PEM files of the embedded server's listener. The certificate is read again for each handshake.
+// TLSConfig names the PEM files of the embedded server's listener. The certificate is read again for each handshake; while
+// the two files do not fit, as between the replacement of one and of the other, the last pair that did is served.
 type TLSConfig struct {
 	CertFile, KeyFile string
 	// ClientCAFile makes a client certificate mandatory; empty means that none is asked for.
@@ -78,6 +82,9 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("configuring the embedded server: %w", err)
 	}
 	if err := os.MkdirAll(cfg.StoreDir, 0o700); err != nil {
+		return nil, fmt.Errorf("starting the embedded server: %w", err)
+	}
+	if err := cfg.checkVolume(); err != nil {
 		return nil, fmt.Errorf("starting the embedded server: %w", err)
 	}
 	if s.lock, err = lockStore(cfg.StoreDir); err != nil {
@@ -136,7 +143,7 @@ func (s *Server) options(cfg ServerConfig) (*server.Options, error) {
 		if user.Name == "" || user.Name == s.user {
 			return nil, fmt.Errorf("user name %q is not allowed", user.Name)
 		}
-		password, err := readSecret(user.PasswordFile)
+		password, err := secretfile.ReadLine(user.PasswordFile)
 		if err != nil {
 			return nil, fmt.Errorf("user %q: %w", user.Name, err)
 		}
@@ -145,7 +152,7 @@ func (s *Server) options(cfg ServerConfig) (*server.Options, error) {
 		}
 	}
 	if cfg.TLS != nil {
-		if opts.TLSConfig, err = cfg.TLS.load(); err != nil {
+		if opts.TLSConfig, err = cfg.TLS.load(cfg.Logger); err != nil {
 			return nil, err
 		}
 		opts.TLSVerify = cfg.TLS.ClientCAFile != ""
@@ -177,33 +184,6 @@ func splitListen(listen string) (host string, port int, err error) {
 		return host, server.RANDOM_PORT, nil
 	}
 	return host, int(number), nil
-}
-
-// load reads the files once, so that a mistake is found at the start.
-func (c TLSConfig) load() (*tls.Config, error) {
-	if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-		return nil, fmt.Errorf("certificate of the listener: %w", err)
-	}
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-			return &certificate, err
-		},
-	}
-	if c.ClientCAFile == "" {
-		return config, nil
-	}
-	pem, err := os.ReadFile(c.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("client CA of the listener: %w", err)
-	}
-	config.ClientCAs = x509.NewCertPool()
-	if !config.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("client CA of the listener: %s holds no certificate", c.ClientCAFile)
-	}
-	config.ClientAuth = tls.RequireAndVerifyClientCert
-	return config, nil
 }
 
 // waitReady waits until the server takes connections. The server reports what stops it only to its log.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -132,7 +131,7 @@ func TestServerRefusesBadConfiguration(t *testing.T) {
 func TestPasswordsAreRequiredAndKeptSecret(t *testing.T) {
 	t.Parallel()
 	var log logBuffer
-	logger := zerolog.New(&log).Level(zerolog.TraceLevel)
+	logger := newLogger(&log)
 	serverCfg, clientCfg := network(t)
 	serverCfg.Logger, clientCfg.Logger = logger, logger
 	server := queuetest.StartServer(t, serverCfg)
@@ -191,6 +190,9 @@ func TestConnectRefusesBadConfiguration(t *testing.T) {
 		{"two kinds of credentials", queue.Config{URLs: urls, Username: "x", PasswordFile: "y", CredentialsFile: "z"}, "either a user name"},
 		{"password for all to read", queue.Config{URLs: urls, Username: "x", PasswordFile: readable}, "mode 0604"},
 		{"credentials for all to read", queue.Config{URLs: urls, CredentialsFile: readable}, "mode 0604"},
+		{"authorities that are not there", queue.Config{URLs: urls, TLS: queue.ClientTLS{CAFile: "missing"}}, "authorities"},
+		{"authorities that are none", queue.Config{URLs: urls, TLS: queue.ClientTLS{CAFile: readable}}, "no certificate"},
+		{"credentials that are not there", queue.Config{URLs: urls, CredentialsFile: "missing"}, "credentials file"},
 		{"certificate without key", queue.Config{URLs: urls, TLS: queue.ClientTLS{CertFile: "x"}}, "client certificate"},
 		{"replicas", queue.Config{Server: server, Replicas: 7}, "replicas"},
 		{"ack wait", queue.Config{Server: server, AckWait: -1}, "ack wait"},
@@ -198,7 +200,9 @@ func TestConnectRefusesBadConfiguration(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			client, err := queue.Connect(t.Context(), tt.cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			client, err := queue.Connect(ctx, tt.cfg)
 			if err == nil {
 				client.Close()
 			}

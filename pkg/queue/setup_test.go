@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"fmt"
 	"maps"
 	"sync"
 	"testing"
@@ -132,6 +133,43 @@ func TestSetupNeverShortensTheLedger(t *testing.T) {
 	}
 }
 
+// A program that asks for no age, as signers do for the ledger's, changes none.
+func TestSetupLeavesExistingAgesAlone(t *testing.T) {
+	t.Parallel()
+	const hour = time.Hour
+	tests := []struct {
+		name         string
+		have, asked  time.Duration // 0 is for ever, and nothing asked for
+		ledger, scan time.Duration
+	}{
+		{"nothing asked for", 30 * hour, 0, 30 * hour, 30 * hour},
+		{"nothing asked for, kept for ever", 0, 0, 0, 0},
+		{"kept for ever", 0, 10 * hour, 0, 0},
+		{"shorter", 30 * hour, 10 * hour, 30 * hour, 30 * hour},
+		{"longer", 30 * hour, 40 * hour, 40 * hour, 40 * hour},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := queuetest.NewServer(t)
+			queuetest.NewClient(t, server)
+			js := bare(t, server)
+			for _, name := range []string{"LEDGER", "SCAN"} {
+				updateStream(t, js, name, func(cfg *jetstream.StreamConfig) { cfg.MaxAge = tt.have })
+			}
+			limits := queue.Limits{LedgerMaxAge: tt.asked, ScanMaxAge: tt.asked}
+			if err := queuetest.Connect(t, queue.Config{Server: server, Limits: limits}).Setup(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range map[string]time.Duration{"LEDGER": tt.ledger, "SCAN": tt.scan} {
+				if got := streamConfig(t, js, name).MaxAge; got != want {
+					t.Errorf("%s: age %s, want %s", name, got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestNewerSchemaIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	server := queuetest.NewServer(t)
@@ -209,4 +247,32 @@ func TestFullLedgerRefusesNewEvents(t *testing.T) {
 		t.Errorf("first sequence %d, %v; want %d: the oldest event must stay", got, err, first)
 	}
 	wantFault(t, client.Writable(t.Context()), "transient", "queue_full")
+}
+
+// A full ledger stays full: also when nobody publishes, nobody may be told that a push would be stored.
+func TestFullLedgerIsNotWritable(t *testing.T) {
+	t.Parallel()
+	server := queuetest.NewServer(t)
+	const limit = 64 << 10
+	client := queuetest.Connect(t, queue.Config{Server: server, Limits: queue.Limits{LedgerMaxBytes: limit}})
+	if err := client.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Writable(t.Context()); err != nil {
+		t.Errorf("Writable = %v with an empty ledger", err)
+	}
+	var err error
+	for i := 0; err == nil && i < limit; i++ {
+		_, err = client.Record(t.Context(), event(ref(t, "demo/app", i), artifact.Received, fmt.Sprint("e-", i)))
+	}
+	wantFault(t, err, "transient", "queue_full")
+	queue.ForgetRefusals(client)
+	wantFault(t, client.Writable(t.Context()), "transient", "queue_full")
+	if err := queuetest.NewClient(t, server).Writable(t.Context()); err == nil {
+		t.Error("a program that has published nothing yet calls it writable")
+	}
+	updateStream(t, bare(t, server), "LEDGER", func(cfg *jetstream.StreamConfig) { cfg.MaxBytes = 2 * limit })
+	if err := client.Writable(t.Context()); err != nil {
+		t.Errorf("Writable = %v after the limit was raised", err)
+	}
 }

@@ -55,9 +55,7 @@ func (c *Client) applyLedger(cfg *jetstream.StreamConfig) {
 	if limit := c.cfg.Limits.LedgerMaxBytes; limit != 0 || !existed {
 		cfg.MaxBytes = orDefault(limit, -1)
 	}
-	if !existed || cfg.MaxAge != 0 {
-		cfg.MaxAge = max(cfg.MaxAge, c.cfg.Limits.LedgerMaxAge)
-	}
+	cfg.MaxAge = ageOf(existed, cfg.MaxAge, c.cfg.Limits.LedgerMaxAge, defaultLedgerMaxAge)
 	cfg.Duplicates = ledgerDuplicates
 	cfg.Compression = jetstream.S2Compression
 	cfg.DenyDelete = true
@@ -73,13 +71,27 @@ func (c *Client) applyDead(cfg *jetstream.StreamConfig) {
 }
 
 func (c *Client) applyScan(cfg *jetstream.StreamConfig) {
+	existed := cfg.Name != ""
 	c.applyCommon(cfg, "scan.>")
 	cfg.Description = "ticks of recurring work, each stored once"
 	cfg.Retention = jetstream.LimitsPolicy
 	cfg.MaxMsgsPerSubject = 1
 	cfg.Discard = jetstream.DiscardNew
 	cfg.DiscardNewPerSubject = true
-	cfg.MaxAge = max(cfg.MaxAge, c.cfg.Limits.ScanMaxAge)
+	cfg.MaxAge = ageOf(existed, cfg.MaxAge, c.cfg.Limits.ScanMaxAge, defaultScanMaxAge)
+}
+
+// ageOf gives how long a stream keeps its messages: never for a shorter time than an existing one does, where 0 is for
+// ever. A program that asks for nothing leaves an existing stream as it is.
+func ageOf(existed bool, have, asked, fallback time.Duration) time.Duration {
+	switch {
+	case !existed:
+		return orDefault(asked, fallback)
+	case have == 0:
+		return 0
+	default:
+		return max(have, asked)
+	}
 }
 
 // signConsumer names the durable of one partition.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -45,7 +46,8 @@ func (c *Client) Propose(ctx context.Context, kind, key string, slot int64) (acc
 // ConsumeTicks hands the ticks of one kind to handle until ctx ends, one at a time over all programs, oldest first. An
 // error of handle gives the tick back for another attempt, after the delay of its fault or else 10 seconds, during which
 // no other tick of the kind is handed out; a program that vanishes gives it back after the ack wait. Ticks
-// queue up while nobody works: the handler skips a slot that has passed.
+// queue up while nobody works: the handler skips a slot that has passed. A tick whose handler panics is logged and counts
+// as done: it would do the same to each program in turn, and the next slot is the next attempt.
 //
 // ctx is also the handler's: a tick that was interrupted goes to another program at once. A crash after the work and
 // before the acknowledgement repeats the work.
@@ -96,9 +98,9 @@ func (c *Client) handleTick(
 		d.giveBack(ack, 0)
 		return
 	}
-	err = handle(ctx, tick)
+	panicked, err := c.callTick(ctx, tick, handle)
 	switch {
-	case err == nil:
+	case err == nil || panicked:
 		c.ackTick(ack, d)
 	case ctx.Err() != nil:
 		<-pulling.Done()
@@ -107,6 +109,21 @@ func (c *Client) handleTick(
 		c.log.Warn().Err(err).Str("kind", tick.Kind).Str("key", tick.Key).Int64("slot", tick.Slot).Msg("tick failed, trying again")
 		d.giveBack(ack, orDefault(fault.Of(err).RetryAfter, tickRetry))
 	}
+}
+
+// callTick keeps one tick that makes the handler panic from ending the program, and then the next one that gets it.
+func (c *Client) callTick(
+	ctx context.Context, tick Tick, handle func(context.Context, Tick) error,
+) (panicked bool, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			panicked = true
+			c.log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).
+				Str("kind", tick.Kind).Str("key", tick.Key).Int64("slot", tick.Slot).
+				Msg("handler of a tick panicked, dropping the tick: this is a bug")
+		}
+	}()
+	return false, handle(ctx, tick)
 }
 
 // ackTick ends a tick. If the confirmation is lost the work is repeated, after the ack wait.

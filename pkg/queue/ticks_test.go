@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,6 +167,40 @@ func TestFailedTickComesAgain(t *testing.T) {
 	first, second := receive(t, calls, "the first attempt"), receive(t, calls, "the second attempt")
 	if first != second {
 		t.Errorf("got %+v, then %+v", first, second)
+	}
+}
+
+// A panic ends neither this program nor, with the same tick, the next one.
+func TestTickThatPanicsIsDropped(t *testing.T) {
+	t.Parallel()
+	server := queuetest.NewServer(t)
+	var log logBuffer
+	client := queuetest.Connect(t, queue.Config{Server: server, Logger: newLogger(&log)})
+	if err := client.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	propose(t, client, "sweep", "demo", 1)
+	propose(t, client, "sweep", "demo", 2)
+	calls := make(chan int64, 10)
+	consumeTicks(t, client, "sweep", func(_ context.Context, tick queue.Tick) error {
+		calls <- tick.Slot
+		if tick.Slot == 1 {
+			panic("one row of one listing")
+		}
+		return nil
+	})
+	if first, second := receive(t, calls, "the first tick"), receive(t, calls, "the second tick"); first != 1 || second != 2 {
+		t.Errorf("got slots %d and %d, want 1 and 2", first, second)
+	}
+	js := bare(t, server)
+	eventually(t, "both are acknowledged", func() bool {
+		durable, err := js.Consumer(t.Context(), "SCAN", "scan-default-sweep")
+		return err == nil && durable.CachedInfo().AckFloor.Consumer == 2
+	})
+	for _, want := range []string{"one row of one listing", "callTick", `"slot":1`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not hold %q: %s", want, log.String())
+		}
 	}
 }
 
