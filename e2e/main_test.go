@@ -2,7 +2,7 @@
 
 // Package e2e_test runs the whole system: the real programs as processes, against the Harbor emulator, or against the
 // real Harbor that HARBOR_URL, HARBOR_USERNAME and HARBOR_PASSWORD name and that reaches this machine by RECEIVER_ADVERTISE
-// (an origin with a port; the tests use that port and the dozen above it).
+// (an origin with a port; the tests use that port and the forty above it).
 //
 // Every test makes a project, and where it must a system, of its own under random names. What is signed is judged by
 // e2e/checker and the cosign programs, never by the code under test.

@@ -4,18 +4,17 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
+	"github.com/rs/zerolog"
+
+	"github.com/harborseal/harborseal/pkg/app/shell"
 	app "github.com/harborseal/harborseal/pkg/app/signer"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/sigstore"
-	"github.com/harborseal/harborseal/pkg/telemetry"
 )
 
 const usage = `signer signs the images that the receiver was told of.
@@ -36,87 +35,32 @@ Every key of the configuration has an environment variable: HARBORSEAL_HARBOR_UR
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	err := program().Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(0)
-	case err != nil:
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "signer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string, stdout io.Writer, stderr *os.File) error {
-	command := "run"
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		command, args = args[0], args[1:]
+func program() shell.Program {
+	service := shell.Service[config.Signer]{
+		Load:  config.LoadSigner,
+		Log:   func(c *config.Signer) config.Log { return c.Log },
+		Check: app.Check,
+		New:   func(c *config.Signer, logger zerolog.Logger) (shell.Runner, error) { return app.New(c, logger) },
 	}
-	switch command {
-	case "run":
-		return serve(ctx, args, stdout, stderr)
-	case "generate-key":
-		return generateKey(args, stdout, stderr)
-	case "public-key":
-		return publicKey(args, stdout, stderr)
-	case "version":
-		_, err := fmt.Fprintln(stdout, telemetry.Version())
-		return err
-	case "help":
-		_, err := io.WriteString(stdout, usage)
-		return err
-	default:
-		return fmt.Errorf("unknown command %q: run signer --help", command)
-	}
+	return shell.Program{Name: "signer", Usage: usage, Commands: map[string]func(context.Context, *shell.Call) error{
+		"run":          service.Serve,
+		"generate-key": generateKey,
+		"public-key":   publicKey,
+	}}
 }
 
-// parse reads flags and refuses what is left over, which is mostly a forgotten flag name.
-func parse(flags *flag.FlagSet, args []string, out io.Writer) error {
-	flags.SetOutput(out)
-	flags.Usage = func() { _, _ = io.WriteString(out, usage) }
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: run signer --help", flags.Arg(0))
-	}
-	return nil
-}
-
-func serve(ctx context.Context, args []string, stdout io.Writer, stderr *os.File) error {
-	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	path := flags.String("config", "", "configuration file")
-	check := flags.Bool("check-config", false, "check the configuration and exit")
-	if err := parse(flags, args, stderr); err != nil {
-		return err
-	}
-	if *path == "" {
-		return errors.New("--config is required: config/signer.yaml is an example")
-	}
-	cfg, err := config.LoadSigner(*path, os.Environ())
-	if err != nil {
-		return err
-	}
-	if *check {
-		if err := app.Check(cfg); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintln(stdout, "the configuration is good")
-		return err
-	}
-	logger := telemetry.NewLogger(stderr, telemetry.LogConfig{Level: cfg.Log.Level, Format: cfg.Log.Format}, telemetry.IsTerminal(stderr))
-	a, err := app.New(cfg, logger) //nolint:contextcheck // New binds listeners and opens files: it waits for nobody
-	if err != nil {
-		return err
-	}
-	return a.Run(ctx)
-}
-
-func generateKey(args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("generate-key", flag.ContinueOnError)
-	password := flags.String("password-file", "", "file with the password on one line")
-	prefix := flags.String("output-prefix", "harborseal", "path of the files without .key and .pub")
-	if err := parse(flags, args, stderr); err != nil {
+func generateKey(_ context.Context, c *shell.Call) error {
+	password := c.Flags.String("password-file", "", "file with the password on one line")
+	prefix := c.Flags.String("output-prefix", "harborseal", "path of the files without .key and .pub")
+	if err := c.Parse(); err != nil {
 		return err
 	}
 	if *password == "" {
@@ -126,15 +70,14 @@ func generateKey(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "private key  %s.key (encrypted, for the signer alone)\npublic key   %s.pub\nkey id       %s\n", *prefix, *prefix, key.ID())
+	_, err = fmt.Fprintf(c.Stdout, "private key  %s.key (encrypted, for the signer alone)\npublic key   %s.pub\nkey id       %s\n", *prefix, *prefix, key.ID())
 	return err
 }
 
-func publicKey(args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("public-key", flag.ContinueOnError)
-	file := flags.String("key", "", "encrypted private key")
-	password := flags.String("password-file", "", "file with the password on one line")
-	if err := parse(flags, args, stderr); err != nil {
+func publicKey(_ context.Context, c *shell.Call) error {
+	file := c.Flags.String("key", "", "encrypted private key")
+	password := c.Flags.String("password-file", "", "file with the password on one line")
+	if err := c.Parse(); err != nil {
 		return err
 	}
 	if *file == "" || *password == "" {
@@ -144,6 +87,6 @@ func publicKey(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = stdout.Write(key.PublicPEM())
+	_, err = c.Stdout.Write(key.PublicPEM())
 	return err
 }

@@ -27,7 +27,7 @@ const (
 // obeys HTTP_PROXY, HTTPS_PROXY and NO_PROXY. It sets no limit on a whole request: that is the client's. The transport
 // belongs to the caller, who closes its idle connections in the end.
 func NewTransport(dialer *Dialer, caFile string) (*http.Transport, error) {
-	roots, err := authorities(caFile)
+	roots, err := Authorities(caFile)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +46,9 @@ func NewTransport(dialer *Dialer, caFile string) (*http.Transport, error) {
 	}, nil
 }
 
-// authorities gives nil, which stands for the system's, without a file.
-func authorities(caFile string) (*x509.CertPool, error) {
+// Authorities gives those of the system and those in the PEM file. Without a file it gives nil, which stands for the
+// system's.
+func Authorities(caFile string) (*x509.CertPool, error) {
 	if caFile == "" {
 		return nil, nil //nolint:nilnil // nil is what crypto/tls takes for the system's authorities
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/secretfile"
 )
@@ -89,12 +90,14 @@ func (c *Client) dial(ctx context.Context, opts nats.Options) error {
 			return nil
 		}
 		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) {
-			return fault.New(fault.Permanent, fault.Unauthorized, err)
+			return fault.Newf(fault.Permanent, fault.Unauthorized,
+				"the server refuses user %q: compare its password file here with the one of the server (queue.embedded.users of the receiver): %w",
+				c.cfg.Username, err)
 		}
 		if waitErr := retry.wait(ctx); waitErr != nil {
 			return fault.New(fault.Transient, fault.QueueUnavailable, errors.Join(err, waitErr))
 		}
-		c.log.Warn().Err(err).Msg("cannot connect to nats, trying again")
+		c.log.Warn().Err(err).Strs("urls", c.cfg.URLs).Msg("cannot connect to nats, trying again")
 	}
 }
 
@@ -163,7 +166,7 @@ func (c *Client) networkOptions() ([]nats.Option, error) {
 		list = append(list, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
 	}
 	if c.cfg.TLS.CAFile != "" {
-		if _, err := authorities(c.cfg.TLS.CAFile); err != nil {
+		if _, err := egress.Authorities(c.cfg.TLS.CAFile); err != nil {
 			return nil, err
 		}
 		list = append(list, trust(c.cfg.TLS.CAFile))

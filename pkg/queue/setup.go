@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -131,7 +132,7 @@ func (c *Client) untilReady(ctx context.Context, call func(ctx context.Context) 
 		if waitErr := retry.wait(ctx); waitErr != nil {
 			return fault.New(fault.Transient, fault.QueueUnavailable, errors.Join(err, waitErr))
 		}
-		c.log.Warn().Err(err).Msg("jetstream is not ready, trying again")
+		c.log.WithLevel(level(err)).Err(err).Msg("jetstream is not ready, trying again")
 	}
 }
 
@@ -157,4 +158,12 @@ func notReady(err error) bool {
 		nats.ErrDisconnected, nats.ErrConnectionReconnecting,
 	}
 	return slices.ContainsFunc(passing, func(target error) bool { return errors.Is(err, target) })
+}
+
+// level keeps what two programs do to each other that start at once out of the warnings.
+func level(err error) zerolog.Level {
+	if apiErr, ok := errors.AsType[*jetstream.APIError](err); ok && apiErr.Code != 503 {
+		return zerolog.DebugLevel
+	}
+	return zerolog.WarnLevel
 }
