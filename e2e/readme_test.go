@@ -299,7 +299,7 @@ func (r *reader) judge(t *testing.T, out string) {
 	}
 	var reports [][]row
 	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, `{"items":`) {
+		if !strings.HasPrefix(line, `{"registry":`) {
 			continue
 		}
 		var answer struct{ Items []row }

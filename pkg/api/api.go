@@ -38,6 +38,8 @@ type signatures interface {
 // Config is what the API needs. Signatures is required.
 type Config struct {
 	Signatures signatures
+	// Registry is the host, with a port where it has one, that images are pulled from: what the report names.
+	Registry string
 	// TokensFile is the path of the file of tokens: see [New]. Without one nobody may read the report.
 	TokensFile string
 	// Keys are the public keys by which signatures are checked, in the order in which they are listed.
@@ -51,6 +53,7 @@ type Config struct {
 type API struct {
 	signatures signatures
 	tokens     *tokens
+	registry   string
 	keys       []byte
 	timeout    time.Duration
 	logger     zerolog.Logger
@@ -84,7 +87,7 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &API{signatures: cfg.Signatures, tokens: tokens, keys: keys, timeout: cfg.Timeout, logger: cfg.Logger}, nil
+	return &API{signatures: cfg.Signatures, registry: cfg.Registry, tokens: tokens, keys: keys, timeout: cfg.Timeout, logger: cfg.Logger}, nil
 }
 
 // Register adds the paths below /api/v1.

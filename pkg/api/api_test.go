@@ -80,7 +80,7 @@ func open(t *testing.T, from signatures, change ...func(*api.Config)) door {
 	t.Helper()
 	d := door{tokens: filepath.Join(t.TempDir(), "tokens"), log: &bytes.Buffer{}}
 	writeTokens(t, d.tokens, "# auditors\n\nann:"+hashed(token)+"\n")
-	cfg := api.Config{Signatures: from, TokensFile: d.tokens, Logger: zerolog.New(d.log)}
+	cfg := api.Config{Signatures: from, Registry: "harbor.example.com", TokensFile: d.tokens, Logger: zerolog.New(d.log)}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -266,7 +266,7 @@ func TestRow(t *testing.T) {
 	failed.Reason, failed.Detail, failed.Attempts = "timeout", "no answer", 3
 	ledgertest.Apply(t, view, ledgertest.Begin(t, view), ledgertest.Entries(failed)...)
 	rec := open(t, view).get(t, "/api/v1/signatures", with(token))
-	want := `{"items":[{"project":"demo","repository":"demo/app","digest":"` + ref.Digest() + `","media_type":"",` +
+	want := `{"registry":"harbor.example.com","items":[{"project":"demo","repository":"demo/app","digest":"` + ref.Digest() + `","media_type":"",` +
 		`"parents":[],"parents_total":0,"tags":[],"tags_total":0,"pusher":"","pushed_at":null,` +
 		`"first_seen_at":"2026-01-31T12:00:00Z","received_at":null,"state":"failed","reason":"timeout","detail":"no answer",` +
 		`"signed_at":null,"verified_at":null,"key_id":"","format":"","signature_digest":"","how":"",` +

@@ -14,8 +14,10 @@ import (
 	"github.com/harborseal/harborseal/pkg/ledger"
 )
 
-// signaturesAnswer is the body of GET /api/v1/signatures. NextCursor is empty on the last page.
+// signaturesAnswer is the body of GET /api/v1/signatures. Registry is the host that the repositories are pulled from.
+// NextCursor is empty on the last page.
 type signaturesAnswer struct {
+	Registry   string       `json:"registry"`
 	Items      []ledger.Row `json:"items"`
 	NextCursor string       `json:"next_cursor"`
 }
@@ -31,7 +33,7 @@ func (a *API) getSignatures(c *gin.Context) {
 		a.refuse(c, err)
 		return
 	}
-	a.answer(c, signaturesAnswer{Items: page.Items, NextCursor: page.NextCursor})
+	a.answer(c, signaturesAnswer{Registry: a.registry, Items: page.Items, NextCursor: page.NextCursor})
 }
 
 // parseQuery reads the parameters of GET /api/v1/signatures. The error is a [*ledger.InvalidQueryError]. What the values

@@ -100,7 +100,7 @@ func (a *App) build() (*gin.Engine, error) {
 		return nil, err
 	}
 	hooks.Register(engine)
-	report, err := api.New(api.Config{Signatures: a.store, TokensFile: a.cfg.API.TokensFile, Keys: keys, Logger: a.logger})
+	report, err := api.New(api.Config{Signatures: a.store, Registry: a.cfg.Harbor.PublicHost, TokensFile: a.cfg.API.TokensFile, Keys: keys, Logger: a.logger})
 	if err != nil {
 		return nil, err
 	}

@@ -211,7 +211,8 @@ queue: {urls: ["nats://%s"], username: signer, password_file: queue.pw}
 		t.Fatal(err)
 	}
 	var page struct {
-		Items []struct {
+		Registry string
+		Items    []struct {
 			Digest, State, How string
 			Tags               []string
 			KeyID              string `json:"key_id"`
@@ -229,6 +230,9 @@ queue: {urls: ["nats://%s"], username: signer, password_file: queue.pw}
 	digest, err := image.Digest()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if page.Registry != s.harbor.Host() {
+		t.Errorf("the report names the registry %q, want %q", page.Registry, s.harbor.Host())
 	}
 	if row := page.Items[0]; len(page.Items) != 1 || row.Digest != digest.String() || row.How != "made" || strings.Join(row.Tags, ",") != "v1" || row.KeyID == "" {
 		t.Errorf("rows %+v, want one for %s with tag v1", page.Items, digest)
