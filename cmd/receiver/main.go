@@ -45,7 +45,9 @@ func program() shell.Program {
 		Load:  config.LoadReceiver,
 		Log:   func(c *config.Receiver) config.Log { return c.Log },
 		Check: app.Check,
-		New:   func(c *config.Receiver, logger zerolog.Logger) (shell.Runner, error) { return app.New(c, logger) },
+		New: func(ctx context.Context, c *config.Receiver, logger zerolog.Logger) (shell.Runner, error) {
+			return app.New(ctx, c, logger)
+		},
 	}
 	return shell.Program{Name: "receiver", Usage: usage, Commands: map[string]func(context.Context, *shell.Call) error{
 		"run":       service.Serve,

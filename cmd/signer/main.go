@@ -48,7 +48,9 @@ func program() shell.Program {
 		Load:  config.LoadSigner,
 		Log:   func(c *config.Signer) config.Log { return c.Log },
 		Check: app.Check,
-		New:   func(c *config.Signer, logger zerolog.Logger) (shell.Runner, error) { return app.New(c, logger) },
+		New: func(_ context.Context, c *config.Signer, logger zerolog.Logger) (shell.Runner, error) {
+			return app.New(c, logger)
+		},
 	}
 	return shell.Program{Name: "signer", Usage: usage, Commands: map[string]func(context.Context, *shell.Call) error{
 		"run":          service.Serve,

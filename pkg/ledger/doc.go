@@ -19,7 +19,7 @@ import (
 
 // Rules is the version of the rules by which events become rows. A change of [Record] that gives other rows for the same
 // events must raise it: a view that was made by older rules is then rebuilt.
-const Rules = 2
+const Rules = 1
 
 // ErrOtherBasis says that the view was reset, or brought forward, by somebody else meanwhile. Ask for its position again.
 var ErrOtherBasis = errors.New("somebody else has reset the view meanwhile")

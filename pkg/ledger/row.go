@@ -39,8 +39,8 @@ type Row struct {
 	Reason string `json:"reason"`
 	Detail string `json:"detail"`
 
-	// SignedAt is when a signature was first known to hold, VerifiedAt when one was last checked; the rest is about the
-	// latter. They stay when the digest or its signature is gone: only State says what counts now.
+	// SignedAt is when a signature was first known to hold, and How is about that one; VerifiedAt is when one was last
+	// checked, and the rest is about the latter, which may be another one. They stay when the digest or its signature is gone: only State says what counts now.
 	SignedAt        *time.Time   `json:"signed_at"`
 	VerifiedAt      *time.Time   `json:"verified_at"`
 	KeyID           string       `json:"key_id"`

@@ -34,7 +34,12 @@ func (c *Client) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64
 	event, err = artifact.DecodeEvent(msg.Data)
 	if err != nil {
 		c.metrics.undecodable.WithLabelValues(streamLedger).Inc()
-		return msg.Sequence, artifact.Event{}, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("event %d: %w", msg.Sequence, err))
+		kind, reason := fault.Permanent, fault.Malformed
+		if errors.Is(err, artifact.ErrNewerVersion) {
+			// A newer receiver is there already: the work is left to a newer signer, or to this one after its upgrade.
+			kind, reason = fault.Transient, fault.NewerVersion
+		}
+		return msg.Sequence, artifact.Event{}, fault.New(kind, reason, fmt.Errorf("event %d: %w", msg.Sequence, err))
 	}
 	return msg.Sequence, event, nil
 }

@@ -226,4 +226,5 @@ func TestLastReceived(t *testing.T) {
 	if !errors.Is(err, artifact.ErrNewerVersion) || seq <= want {
 		t.Errorf("LastReceived of a newer event = %d, %v; want its sequence and ErrNewerVersion", seq, err)
 	}
+	wantFault(t, err, fault.Transient, fault.NewerVersion)
 }

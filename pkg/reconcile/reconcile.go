@@ -79,7 +79,7 @@ type Reconciler struct {
 	memory  *memory
 
 	mu   sync.Mutex
-	last map[string]time.Time // when this replica ended its last sweep of a project; guarded by mu
+	last map[string]time.Time // when this replica's last sweep of a project began; guarded by mu
 }
 
 // Summary is what one sweep saw, in manifests.
@@ -174,9 +174,9 @@ func (r *Reconciler) projects(ctx context.Context) ([]string, error) {
 // A crash during a sweep loses nothing: the tick is delivered again, or the next one does the same.
 func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error {
 	log := r.cfg.Logger.With().Str("project", project).Int64("slot", slot).Logger()
-	// A tick that waited behind others is stale. It is passed over only if its project was swept lately all the same: one
-	// project that takes long would otherwise keep the others from ever being swept.
-	if current := r.slot(time.Now()); slot < current-1 && r.sweptLately(project) {
+	// A tick that waited behind others is passed over only if a sweep of its project began after its time: one project that
+	// takes long would otherwise keep the others from ever being swept.
+	if r.sweptAfter(project, slot) {
 		r.metrics.sweeps.WithLabelValues("skipped").Inc()
 		log.Info().Msg("sweep skipped: its time has passed")
 		return nil
@@ -191,14 +191,15 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 	}
 	started := time.Now()
 	summary, err := r.Sweep(ctx, project, "sweep-"+project+"-"+strconv.FormatInt(slot, 10))
-	r.swept(project)
+	// Given back only if it was interrupted, or if the queue failed, which is everybody's. One tick is out at a time: a
+	// project that cannot be listed would hold up all others.
+	if err != nil && (ctx.Err() != nil || ofTheQueue(fault.Of(err).Reason)) {
+		r.metrics.sweeps.WithLabelValues("failed").Inc()
+		return fmt.Errorf("sweeping %s: %w", project, err)
+	}
+	r.swept(project, started)
 	if err != nil {
 		r.metrics.sweeps.WithLabelValues("failed").Inc()
-		// Given back only if it was interrupted, or if the queue failed, which is everybody's. One tick is out at a time: a
-		// project that cannot be listed would hold up all others.
-		if reason := fault.Of(err).Reason; ctx.Err() != nil || reason == fault.QueueFull || reason == fault.QueueUnavailable {
-			return fmt.Errorf("sweeping %s: %w", project, err)
-		}
 		log.Error().Err(err).Msg("sweep failed: the next one will try again")
 		return nil
 	}
@@ -209,17 +210,22 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 	return nil
 }
 
-func (r *Reconciler) sweptLately(project string) bool {
+func ofTheQueue(reason fault.Reason) bool {
+	return reason == fault.QueueFull || reason == fault.QueueUnavailable
+}
+
+// sweptAfter says whether this replica began a sweep of the project after the slot's time.
+func (r *Reconciler) sweptAfter(project string, slot int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last, found := r.last[project]
-	return found && time.Since(last) < 2*r.cfg.Interval
+	return found && r.slot(last) > slot
 }
 
-func (r *Reconciler) swept(project string) {
+func (r *Reconciler) swept(project string, began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last[project] = time.Now()
+	r.last[project] = began
 }
 
 // Sweep asks for each manifest of a project that carries no valid signature, into the bulk lane. A dead letter is asked for

@@ -21,9 +21,10 @@ func (s *Service) sign(ctx context.Context, j *job, out outcome) (outcome, error
 	out.kind, out.how = artifact.Signed, artifact.Found
 	if j.unsigned = !verdict.Signed(); j.unsigned {
 		out.how = artifact.Made
-		if verdict, err = s.attach(ctx, ref, verdict.Carrier); err != nil {
+		if verdict, err = s.attach(ctx, j, verdict.Carrier); err != nil {
 			return outcome{}, err
 		}
+		j.unsigned = false // what fails from here on does not undo it
 	}
 	out.carrier = verdict.Carrier.Digest
 	var ours bool
@@ -37,10 +38,11 @@ func (s *Service) sign(ctx context.Context, j *job, out outcome) (outcome, error
 //
 // A crash before the manifest is put leaves at most a blob that nothing refers to, which Harbor's garbage collection
 // takes. A crash after it leaves a signature that the next attempt finds. Two attempts at once make the same bytes from
-// the same input, so that the second put changes nothing. A registry knows no compare-and-swap: a signature that somebody
+// the same input: the second one has nothing left to put. A registry knows no compare-and-swap: a signature that somebody
 // else writes between the last look at the tag and the put, one round trip, is overwritten; one that overwrites ours is
 // told by the read-back.
-func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifact.Manifest) (Verdict, error) {
+func (s *Service) attach(ctx context.Context, j *job, existing *artifact.Manifest) (Verdict, error) {
+	ref := j.request.Ref
 	signature, err := s.cfg.Format.Sign(ctx, s.cfg.Verifier.Identity(ref), ref.Digest())
 	if err != nil {
 		return Verdict{}, fmt.Errorf("signing: %w", err)
@@ -50,7 +52,7 @@ func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifa
 		return Verdict{}, fmt.Errorf("adding the signature to those that are there: %w", err)
 	}
 	failpoint.Hit(failpoint.SigningAfterSign)
-	if err := s.push(ctx, ref, existing, m, blobs); err != nil {
+	if err := s.push(ctx, j, existing, m, blobs); err != nil {
 		return Verdict{}, err
 	}
 	failpoint.Hit(failpoint.SigningAfterAttach)
@@ -73,29 +75,37 @@ func (s *Service) attach(ctx context.Context, ref artifact.Ref, existing *artifa
 // constant configuration, is left out at first: that saves two requests. It is a guess and never believed: if the registry
 // misses a blob, all are uploaded and the manifest is put again.
 //
-// Uploads take time: the tag is looked at once more before it is moved, so that what somebody put there meanwhile is kept
-// by the next attempt.
-func (s *Service) push(ctx context.Context, ref artifact.Ref, existing *artifact.Manifest, m artifact.Manifest, blobs []artifact.Blob) error {
-	tag := s.cfg.Format.Reference(ref.Digest())
-	if err := s.pushBlobs(ctx, ref, blobs, s.pushed.has); err != nil {
+// Uploads take time: before each put the tag is looked at once more, so that what somebody put there meanwhile is kept by
+// the next attempt.
+func (s *Service) push(ctx context.Context, j *job, existing *artifact.Manifest, m artifact.Manifest, blobs []artifact.Blob) error {
+	if err := s.pushBlobs(ctx, j.request.Ref, blobs, s.pushed.has); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.SigningAfterPayload)
-	current, err := s.cfg.Registry.Manifest(ctx, ref.Repository(), tag)
+	err := s.put(ctx, j, existing, m)
+	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
+		if err := s.pushBlobs(ctx, j.request.Ref, blobs, func(string, string) bool { return false }); err != nil {
+			return err
+		}
+		err = s.put(ctx, j, existing, m)
+	}
+	return err
+}
+
+// put moves the tag from existing to m, unless it is there already or has moved elsewhere.
+func (s *Service) put(ctx context.Context, j *job, existing *artifact.Manifest, m artifact.Manifest) error {
+	repository, tag := j.request.Ref.Repository(), s.cfg.Format.Reference(j.request.Ref.Digest())
+	current, err := s.cfg.Registry.Manifest(ctx, repository, tag)
 	switch {
 	case err != nil && !fault.Is(err, fault.Gone):
 		return fmt.Errorf("looking at the signatures again: %w", err)
+	case err == nil && current.Digest == m.Digest:
+		return nil // another attempt of ours was faster
 	case (err == nil) != (existing != nil), existing != nil && current.Digest != existing.Digest:
+		j.unsigned = false // what was found is out of date: it may be a signature now
 		return fault.Newf(fault.Transient, fault.ConcurrentWriter, "another writer has changed %s meanwhile", tag)
 	}
-	err = s.cfg.Registry.PutManifest(ctx, ref.Repository(), tag, m)
-	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
-		if err := s.pushBlobs(ctx, ref, blobs, func(string, string) bool { return false }); err != nil {
-			return err
-		}
-		err = s.cfg.Registry.PutManifest(ctx, ref.Repository(), tag, m)
-	}
-	if err != nil {
+	if err := s.cfg.Registry.PutManifest(ctx, repository, tag, m); err != nil {
 		return fmt.Errorf("pushing the signature manifest: %w", err)
 	}
 	return nil

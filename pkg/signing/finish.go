@@ -45,7 +45,8 @@ func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
 	err := j.delivery.Done(ctx)
 	failpoint.Hit(failpoint.SigningAfterAck)
 	if out.kind != artifact.Signed {
-		// After an error too: the acknowledgement may have arrived. If it has not, this is refused as a duplicate.
+		// After an error too: the acknowledgement may have arrived. If it has not, this is refused as a duplicate, or, in the
+		// other lane, is one more attempt that changes nothing.
 		s.requeue(ctx, j)
 	}
 	if err != nil {
@@ -83,6 +84,9 @@ func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.E
 // refuse this request as well.
 func (s *Service) requeue(ctx context.Context, j *job) {
 	ref := j.request.Ref
+	if j.seen == 0 && !j.looked {
+		return // it never came to the question; whatever was pushed meanwhile is as old as this request for all it knows
+	}
 	// The request is gone: nobody else will look, also if this program is stopping.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requeueTimeout)
 	defer cancel()

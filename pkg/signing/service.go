@@ -91,8 +91,10 @@ type job struct {
 	delivery Delivery
 	request  artifact.Request
 	policy   policy.Policy
-	// seen is the ledger's sequence of the newest push that this attempt covers.
-	seen uint64
+	// seen is the ledger's sequence of the newest push that this attempt covers. A request that names none is covered from
+	// the moment in which the ledger was asked, looked.
+	seen   uint64
+	looked bool
 	// unsigned says that this attempt looked for a signature and found none.
 	unsigned bool
 }
@@ -101,7 +103,7 @@ type job struct {
 // else.
 func (s *Service) Handle(ctx context.Context, d Delivery) {
 	started := s.cfg.Now()
-	j := &job{delivery: d, request: d.Request()}
+	j := &job{delivery: d, request: d.Request(), seen: d.Request().ReceivedSeq}
 	failpoint.Hit(failpoint.SigningReceived)
 	out, err := s.try(ctx, j)
 	if err != nil {
@@ -147,10 +149,11 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	if j.policy, err = s.cfg.Policies.Policy(ctx, ref.Project()); err != nil {
 		return outcome{}, fault.Newf(fault.Transient, fault.PolicyUnreadable, "reading the policy: %w", err)
 	}
-	if j.seen = j.request.ReceivedSeq; j.seen == 0 {
+	if j.seen == 0 {
 		if j.seen, _, err = s.cfg.Queue.LastReceived(ctx, ref); err != nil {
 			return outcome{}, fmt.Errorf("looking for the newest push: %w", err)
 		}
+		j.looked = true
 	}
 	if d := policy.Admit(j.policy); !d.Sign {
 		return outcome{kind: artifact.Skipped, reason: d.Reason}, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/signing"
 )
@@ -93,7 +94,7 @@ func TestRequestsOfASignature(t *testing.T) {
 	sign(1, "get manifest, get manifest, push blob, push blob, get manifest, put manifest, get manifest")
 	sign(2, "get manifest, get manifest, push blob, get manifest, put manifest, get manifest")
 	clear(w.blobs) // garbage collection
-	sign(3, "get manifest, get manifest, push blob, get manifest, put manifest, push blob, push blob, put manifest, get manifest")
+	sign(3, "get manifest, get manifest, push blob, get manifest, put manifest, push blob, push blob, get manifest, put manifest, get manifest")
 }
 
 // TestEveryStepMayFail is the crash table: at each operation the signer dies (the operation had no effect, or it had and
@@ -131,7 +132,93 @@ func TestEveryStepMayFail(t *testing.T) {
 					t.Fatalf("%s: the second delivery ended %q, want done", name, d.ended)
 				}
 			}
-			t.Run(name, func(t *testing.T) { wantSigned(t, w, v, ref, "") })
+			t.Run(name, func(t *testing.T) {
+				wantSigned(t, w, v, ref, "")
+				wantState(t, w, ref, ledger.Signed)
+			})
+		}
+	}
+}
+
+// wantState projects the events as the report does.
+func wantState(t *testing.T, w *world, ref artifact.Ref, want ledger.State) {
+	t.Helper()
+	r := ledger.Record{Ref: ref}
+	for i, e := range w.ledger {
+		if e.Ref == ref {
+			r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: e})
+		}
+	}
+	if got := r.State(); got != want {
+		t.Errorf("the report says %s, want %s, from %+v", got, want, w.ledger)
+	}
+}
+
+// TestAFailureBehindTheSignatureLeavesItSigned fails one step alone: the signer lives, records the failure and tries again.
+func TestAFailureBehindTheSignatureLeavesItSigned(t *testing.T) {
+	for _, at := range []string{"record signed", "clear dead", "ack"} {
+		for _, how := range []mode{fails, failsButPersists} {
+			w := newWorld(t, "demo")
+			s, v := newService(t, w)
+			ref := w.push(t, "demo/app", ociImage, image)
+			failed := false
+			w.fail = func(_ int, name string) mode {
+				if name == at && !failed {
+					failed = true
+					return how
+				}
+				return works
+			}
+			w.attempt(t, s, ref, 1)
+			if _, waits := w.waiting[ref]; waits {
+				w.attempt(t, s, ref, 2)
+			}
+			t.Run(fmt.Sprintf("%s, persisted: %t", at, how == failsButPersists), func(t *testing.T) {
+				wantSigned(t, w, v, ref, "")
+				wantState(t, w, ref, ledger.Signed)
+			})
+		}
+	}
+}
+
+// TestTwins: one digest is in work twice, and the other attempt signs between our lookup and our put.
+func TestTwins(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, v := newService(t, w)
+	twin, _ := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	request := w.waiting[ref]
+	w.before = func(name string) {
+		if name == "push blob" {
+			w.before = nil
+			twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
+			w.waiting[ref] = request
+		}
+	}
+	if d := w.attempt(t, s, ref, 1); d.ended != "done" {
+		t.Fatalf("the delivery ended %q, want done", d.ended)
+	}
+	wantSigned(t, w, v, ref, artifact.Made)
+	wantState(t, w, ref, ledger.Signed)
+}
+
+// TestGivenUpBeforeItBegan: a request that is buried while no policy can be read is not taken for one that a newer push
+// followed.
+func TestGivenUpBeforeItBegan(t *testing.T) {
+	for _, seq := range []uint64{0, 1} {
+		w := newWorld(t, "demo")
+		w.policyErr = errors.New("bucket is away")
+		s, _ := newService(t, w)
+		ref := w.push(t, "demo/app", ociImage, image)
+		r := w.waiting[ref]
+		r.ReceivedSeq = seq
+		d := &delivery{w: w, request: r, attempts: 50, firstSeen: time.Now().Add(-25 * time.Hour)}
+		s.Handle(t.Context(), d)
+		if d.ended != "buried" {
+			t.Fatalf("the delivery ended %q, want buried", d.ended)
+		}
+		if again, waits := w.waiting[ref]; waits {
+			t.Errorf("received sequence %d: %+v was enqueued without a newer push", seq, again)
 		}
 	}
 }
@@ -383,7 +470,13 @@ func TestFailuresLeaveAShortTrace(t *testing.T) {
 // TestAnotherWriter puts somebody else's manifest under the tag while a signature is being attached: before the put, so
 // that ours would overwrite it, and between put and read-back, so that it overwrites ours.
 func TestAnotherWriter(t *testing.T) {
-	for name, read := range map[string]int{"before the put": 3, "behind the put": 4} {
+	for name, tt := range map[string]struct {
+		read     int // the read of the tag before which it happens
+		unsigned bool
+	}{
+		"before the put": {3, false}, // what was put there may be a signature that counts: nobody has looked
+		"behind the put": {4, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "demo")
 			s, v := newService(t, w)
@@ -395,7 +488,7 @@ func TestAnotherWriter(t *testing.T) {
 			reads := 0
 			w.before = func(name string) {
 				if name == "get manifest" {
-					if reads++; reads == read {
+					if reads++; reads == tt.read {
 						w.manifests[tag] = artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf([]byte(foreign)), Raw: []byte(foreign)}
 					}
 				}
@@ -403,8 +496,8 @@ func TestAnotherWriter(t *testing.T) {
 			if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
 				t.Fatalf("the delivery ended %q, want retry", d.ended)
 			}
-			if e := w.events(artifact.Failed, ref); len(e) != 1 || e[0].Reason != string(fault.ConcurrentWriter) || !e[0].Unsigned {
-				t.Errorf("failed events: %+v, want one with reason %s that says unsigned", e, fault.ConcurrentWriter)
+			if e := w.events(artifact.Failed, ref); len(e) != 1 || e[0].Reason != string(fault.ConcurrentWriter) || e[0].Unsigned != tt.unsigned {
+				t.Errorf("failed events: %+v, want one with reason %s and unsigned %t", e, fault.ConcurrentWriter, tt.unsigned)
 			}
 			if len(w.events(artifact.Signed, ref)) != 0 {
 				t.Error("the ledger says signed, the registry does not")

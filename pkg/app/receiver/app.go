@@ -50,14 +50,15 @@ type App struct {
 	connected chan struct{}
 }
 
-// New validates the configuration, reads keys, tokens and secrets, opens the database, and binds the listeners.
-func New(cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
+// New validates the configuration, reads keys, tokens and secrets, opens the database, and binds the listeners. ctx bounds
+// the opening of a large database alone.
+func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
 	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
 	var err error
 	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
 		return nil, err
 	}
-	if a.store, err = sqldb.Open(context.Background(), sqldb.Config{Path: cfg.Ledger.SQLite.Path, Logger: logger}); err != nil {
+	if a.store, err = sqldb.Open(ctx, sqldb.Config{Path: cfg.Ledger.SQLite.Path, Logger: logger}); err != nil {
 		return nil, errors.Join(err, a.dialer.Close())
 	}
 	engine, err := a.build()
@@ -75,7 +76,7 @@ func New(cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
 func Check(cfg *config.Receiver) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
 	_, err := a.build()
-	return errors.Join(config.CheckFiles(cfg), err, checkSecrets(cfg), checkCertificate(cfg.HTTP.TLS))
+	return errors.Join(config.CheckFiles(cfg), err, checkConnections(cfg))
 }
 
 // build makes what serves the public door.

@@ -2,18 +2,17 @@ package receiver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/api"
+	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/queue"
-	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 // connectedQueue is the queue for parts that are made before it is connected and started after it.
@@ -68,30 +67,14 @@ func loadKeys(keys []config.PublicKey) ([]api.Key, error) {
 	return loaded, nil
 }
 
-// checkSecrets reads the secrets that are read for each connection otherwise.
-func checkSecrets(cfg *config.Receiver) error {
-	files := []string{cfg.Queue.PasswordFile}
-	if cfg.Queue.Embedded.Enabled {
-		for _, u := range cfg.Queue.Embedded.Users {
-			files = append(files, u.PasswordFile)
-		}
-	}
-	var errs []error
-	for _, file := range files {
-		if file != "" {
-			_, err := secretfile.ReadLine(file)
-			errs = append(errs, err)
+// checkConnections reads what is read for each connection otherwise.
+func checkConnections(cfg *config.Receiver) error {
+	errs := []error{shell.CheckPair("http.tls", cfg.HTTP.TLS.CertFile, cfg.HTTP.TLS.KeyFile), shell.CheckQueue(cfg.Queue.Queue)}
+	if e := cfg.Queue.Embedded; e.Enabled {
+		errs = append(errs, shell.CheckPair("queue.embedded.tls", e.TLS.CertFile, e.TLS.KeyFile))
+		for _, u := range e.Users {
+			errs = append(errs, shell.CheckSecret(u.PasswordFile))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func checkCertificate(files config.ServerTLS) error {
-	if !files.Enabled() {
-		return nil
-	}
-	if _, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile); err != nil {
-		return fmt.Errorf("http.tls: %w", err)
-	}
-	return nil
 }

@@ -79,7 +79,7 @@ type Service[C any] struct {
 	Load  func(path string, environ []string) (*C, error)
 	Log   func(*C) config.Log
 	Check func(*C) error
-	New   func(*C, zerolog.Logger) (Runner, error)
+	New   func(context.Context, *C, zerolog.Logger) (Runner, error)
 }
 
 // Runner works until its context ends.
@@ -109,7 +109,7 @@ func (s Service[C]) Serve(ctx context.Context, c *Call) error {
 		return err
 	}
 	log := s.Log(cfg)
-	service, err := s.New(cfg, telemetry.NewLogger(c.Stderr, telemetry.LogConfig{Level: log.Level, Format: log.Format}, telemetry.IsTerminal(c.Stderr)))
+	service, err := s.New(ctx, cfg, telemetry.NewLogger(c.Stderr, telemetry.LogConfig{Level: log.Level, Format: log.Format}, telemetry.IsTerminal(c.Stderr)))
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func TestProgram(t *testing.T) {
 					}
 					return nil
 				},
-				New: func(*settings, zerolog.Logger) (shell.Runner, error) { return runner{&did}, nil },
+				New: func(context.Context, *settings, zerolog.Logger) (shell.Runner, error) { return runner{&did}, nil },
 			}
 			program := shell.Program{Name: "prog", Usage: "the usage\n", Commands: map[string]func(context.Context, *shell.Call) error{
 				"run": service.Serve,

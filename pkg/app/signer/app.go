@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/egress"
@@ -25,7 +27,6 @@ import (
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/reconcile"
 	"github.com/harborseal/harborseal/pkg/registry"
-	"github.com/harborseal/harborseal/pkg/secretfile"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
 	"github.com/harborseal/harborseal/pkg/telemetry"
@@ -36,17 +37,18 @@ const stopMargin = 5 * time.Second
 
 // App is one signer. It runs once.
 type App struct {
-	cfg      *config.Signer
-	logger   zerolog.Logger
-	registry *prometheus.Registry
-	dialer   *egress.Dialer
-	images   *registry.Client
-	harbor   *harbor.Client
-	legacy   *sigstore.Legacy
-	verifier *signing.Verifier
-	policies *policy.Set
-	ops      *httpserver.Server
-	health   *httpserver.Ops
+	cfg       *config.Signer
+	logger    zerolog.Logger
+	registry  *prometheus.Registry
+	dialer    *egress.Dialer
+	transport *http.Transport
+	images    *registry.Client
+	harbor    *harbor.Client
+	legacy    *sigstore.Legacy
+	verifier  *signing.Verifier
+	policies  *policy.Set
+	ops       *httpserver.Server
+	health    *httpserver.Ops
 
 	// queue is set by the start of the queue's part, before any part that uses it starts. Health checks may come earlier:
 	// they wait for connected.
@@ -74,11 +76,7 @@ func New(cfg *config.Signer, logger zerolog.Logger) (*App, error) {
 // Check does all of New that leaves no trace: it reads keys and secrets, but binds no listener and connects to nothing.
 func Check(cfg *config.Signer) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
-	var queueErr error
-	if cfg.Queue.PasswordFile != "" {
-		_, queueErr = secretfile.ReadLine(cfg.Queue.PasswordFile)
-	}
-	return errors.Join(config.CheckFiles(cfg), a.build(), queueErr)
+	return errors.Join(config.CheckFiles(cfg), a.build(), shell.CheckQueue(cfg.Queue))
 }
 
 func (a *App) build() error {
@@ -90,19 +88,18 @@ func (a *App) build() error {
 		return err
 	}
 	h := a.cfg.Harbor
-	transport, err := egress.NewTransport(a.dialer, h.CAFile)
-	if err != nil {
+	if a.transport, err = egress.NewTransport(a.dialer, h.CAFile); err != nil {
 		return err
 	}
 	if a.images, err = registry.New(registry.Config{
 		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
-		Transport: transport, Logger: a.logger, Registerer: a.registry,
+		Transport: a.transport, Logger: a.logger, Registerer: a.registry,
 	}); err != nil {
 		return err
 	}
 	if a.harbor, err = harbor.New(harbor.Config{
 		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
-		PageSize: int64(a.cfg.Sweep.PageSize), Transport: transport, Registerer: a.registry,
+		PageSize: int64(a.cfg.Sweep.PageSize), Transport: a.transport, Registerer: a.registry,
 	}); err != nil {
 		return err
 	}
@@ -145,7 +142,10 @@ func (a *App) checkQueue(ctx context.Context) error {
 // others back to the queue.
 func (a *App) Run(ctx context.Context) error {
 	g := lifecycle.New(a.cfg.Shutdown.Drain + stopMargin)
-	g.Add("egress record", lifecycle.Component{Stop: func(context.Context) error { return a.dialer.Close() }})
+	g.Add("connections", lifecycle.Component{Stop: func(context.Context) error {
+		a.transport.CloseIdleConnections()
+		return a.dialer.Close()
+	}})
 	g.Add("ops listener", lifecycle.Component{
 		Start: func(context.Context) error { a.ops.Start(); return nil },
 		Stop:  a.ops.Stop,

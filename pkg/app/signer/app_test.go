@@ -169,7 +169,7 @@ ledger: {sqlite: {path: ledger.db}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := receiver.New(receiverConfig, zerolog.Nop())
+	r, err := receiver.New(t.Context(), receiverConfig, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
