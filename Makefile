@@ -23,7 +23,7 @@ FUZZTIME ?= 30s
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
 
 .PHONY: build
 build: ## Build receiver and signer into bin/.
@@ -39,11 +39,12 @@ test: ## Run the tests of all packages, with the race detector and in random ord
 
 .PHONY: e2e
 e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them at a real Harbor.
-	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout 20m
+	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),90m,20m)
 
 .PHONY: lint
-lint: $(GOLANGCI) ## Run the linters, and check that generated and formatted files are up to date.
+lint: $(GOLANGCI) ## Run the linters and the format check.
 	$(GOLANGCI) run ./...
+	$(GOLANGCI) run --build-tags failpoints ./pkg/failpoint
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 30s).

@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -157,4 +158,24 @@ func sources(t *testing.T, dir string) []*ast.File {
 		files = append(files, file)
 	}
 	return files
+}
+
+// Only what injects faults may skip on a real Harbor: those tests call needsFaults, and testdata/skips.txt lists them.
+func TestOnlyFaultsSkip(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	skips := 0
+	for _, file := range files {
+		raw, err := os.ReadFile(file) //nolint:gosec // a source of this folder
+		if err != nil {
+			t.Fatal(err)
+		}
+		skips += len(regexp.MustCompile(`\bt\.(Skip|Skipf|SkipNow)\(`).FindAll(raw, -1))
+	}
+	if skips != 1 {
+		t.Errorf("%d places skip tests, want needsFaults alone", skips)
+	}
 }

@@ -14,10 +14,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +41,46 @@ type suite struct {
 	mu      sync.Mutex
 	faulty  []string // tests that inject faults into the emulator; guarded by mu
 	foreign []string // destinations that are not configured; guarded by mu
+	// undo is what an interrupted run leaves to do, in order; the ones that are done are nil. Guarded by mu.
+	undo []func()
+}
+
+// later keeps something to be done if the run is interrupted; the caller calls the result once it has done it itself.
+func (s *suite) later(undo func()) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := len(s.undo)
+	s.undo = append(s.undo, undo)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.undo[at] = nil
+	}
+}
+
+// cleanUpOnSignal leaves no process, project or robot behind when the run is interrupted, or is about to meet go test's
+// limit, which calls no cleanup.
+func (s *suite) cleanUpOnSignal() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	limit := make(<-chan time.Time)
+	if d, err := time.ParseDuration(flag.Lookup("test.timeout").Value.String()); err == nil && d > 2*time.Minute {
+		limit = time.After(d - time.Minute)
+	}
+	go func() {
+		select {
+		case <-signals:
+		case <-limit:
+		}
+		fmt.Fprintln(os.Stderr, "interrupted: cleaning up")
+		s.mu.Lock() // Never unlocked: nobody begins anything more.
+		for _, undo := range slices.Backward(s.undo) {
+			if undo != nil {
+				undo()
+			}
+		}
+		os.Exit(1)
+	}()
 }
 
 var env *suite
@@ -56,6 +98,7 @@ func runSuite(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "preparing the end-to-end tests:", err)
 		return 1
 	}
+	env.cleanUpOnSignal()
 	code := m.Run()
 	if err := errors.Join(env.judgeEgress(), env.judgeSkips(), stop()); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL:", err)
@@ -106,6 +149,7 @@ func newSuite(ctx context.Context) (*suite, func() error, error) {
 	if s.harbor, emulator, err = harness.StartEmulator(ctx, s.programs, dir, speed); err != nil {
 		return nil, nil, err
 	}
+	s.later(func() { _ = emulator.Kill() })
 	return s, func() error { return errors.Join(emulator.Stop(), s.proxy.Close()) }, nil
 }
 

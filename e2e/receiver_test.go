@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,6 +189,11 @@ func TestTLS(t *testing.T) {
 	w := prepareWorld(t, func(o *harness.Options) {
 		if o.Advertise != "" {
 			o.Advertise = strings.Replace(o.Advertise, "http://", "https://", 1)
+			if u, err := url.Parse(o.Advertise); err == nil && net.ParseIP(u.Hostname()) != nil {
+				host = u.Hostname() // Where a name is advertised, the receiver listens on, and is asked at, 0.0.0.0.
+			} else {
+				host = "0.0.0.0"
+			}
 		}
 		cert, key = filepath.Join(o.Dir, "tls.crt"), filepath.Join(o.Dir, "tls.key")
 		o.EditReceiver = func(c harness.Config) {
@@ -226,7 +232,6 @@ func TestTLS(t *testing.T) {
 
 // keysStatus asks for the public keys; 0 means that there was no answer.
 func (w *world) keysStatus(ctx context.Context, t *testing.T, scheme string, config *tls.Config) int {
-	t.Helper()
 	t.Helper()
 	_, rest, _ := strings.Cut(w.URL, "://")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+rest+"/api/v1/keys", http.NoBody)

@@ -54,7 +54,9 @@ func prepareWorld(t *testing.T, options ...option) *world {
 		t.Fatalf("preparing Harbor: %v", err)
 	}
 	dir := filepath.Join(env.dir, strings.ReplaceAll(t.Name(), "/", "_")+"-"+project)
+	done := env.later(func() { _ = site.Remove(context.WithoutCancel(ctx)) })
 	t.Cleanup(func() {
+		defer done()
 		// The test's own context has ended by now.
 		if err := site.Remove(context.WithoutCancel(ctx)); err != nil {
 			t.Errorf("cleaning up in Harbor: %v", err)
@@ -71,7 +73,8 @@ func prepareWorld(t *testing.T, options ...option) *world {
 	if w.System, err = harness.NewSystem(ctx, o); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.end(t) })
+	stopped := env.later(w.Kill)
+	t.Cleanup(func() { w.end(t); stopped() })
 	if w.checker, err = w.Checker(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func program() shell.Program {
 		Log:   func(c *config.Signer) config.Log { return c.Log },
 		Check: app.Check,
 		New: func(_ context.Context, c *config.Signer, logger zerolog.Logger) (shell.Runner, error) {
-			return app.New(c, logger)
+			return app.New(c, logger) //nolint:contextcheck // New binds a listener and reads files: it waits for nobody
 		},
 	}
 	return shell.Program{Name: "signer", Usage: usage, Commands: map[string]func(context.Context, *shell.Call) error{

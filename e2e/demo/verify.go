@@ -82,13 +82,15 @@ func (d *demo) verifyOne(ctx context.Context, judge *checker.Checker, r *result,
 		l.Image = fmt.Sprintf("  child %d", at)
 	}
 	if !one.signed {
-		l.State, l.Wanted = "not signed", "not signed"
+		l.State, l.Wanted = "signed", "not signed"
 		violations, err := judge.NotSigned(ctx, p.Repository, p.Digest)
 		if err != nil {
 			return checker.Fact{}, err
 		}
 		r.add(violations)
-		l.Checker = len(violations) == 0
+		if l.Checker = len(violations) == 0; l.Checker {
+			l.State = l.Wanted
+		}
 		// Cosign must refuse: that it finds something to accept in the others is worth little if it accepts anything.
 		l.Cosign = d.cosign.Verify(ctx, d.system.Keys.Public, d.harbor.Host+"/"+p.Repository+"@"+p.Digest) != nil
 		if !l.Cosign {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/harborseal/harborseal/e2e/checker"
@@ -66,6 +67,8 @@ type System struct {
 	client  *http.Client
 	// report is how the report is asked for; nil means plainly.
 	report http.RoundTripper
+	// ended says that nothing may start any more.
+	ended atomic.Bool
 }
 
 // NewSystem writes keys, secrets and configurations, and starts nothing.
@@ -130,6 +133,9 @@ func (s *System) StartProgram(ctx context.Context, p *Program, env ...string) er
 
 // LaunchProgram starts one program and does not wait.
 func (s *System) LaunchProgram(ctx context.Context, p *Program, env ...string) error {
+	if s.ended.Load() {
+		return fmt.Errorf("%w: the system was killed", errHopeless)
+	}
 	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.options.Dir, "TMPDIR=" + os.Getenv("TMPDIR")}
 	if s.options.Proxy != nil {
 		// The one Harbor that is configured may be elsewhere; a loopback address never goes to a proxy.
@@ -178,6 +184,16 @@ func (s *System) Stop() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Kill ends all programs that run, at once. It is for an interrupted run, beside whatever else uses the system.
+func (s *System) Kill() {
+	s.ended.Store(true)
+	for _, p := range s.all() {
+		if p.Process != nil {
+			_ = p.Process.Kill()
+		}
+	}
 }
 
 func (s *System) all() []*Program { return append([]*Program{s.Receiver}, s.Signers...) }

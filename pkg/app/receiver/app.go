@@ -63,7 +63,7 @@ func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App
 	}
 	engine, err := a.build()
 	if err == nil {
-		err = a.listen(engine)
+		err = a.listen(engine) //nolint:contextcheck // binding a listener waits for nobody
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.store.Close(), a.dialer.Close())

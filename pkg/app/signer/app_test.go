@@ -65,7 +65,6 @@ func newSite(t *testing.T) *site {
 			map[string]string{"resource": "repository", "action": "push"},
 			map[string]string{"resource": "repository", "action": "list"},
 			map[string]string{"resource": "artifact", "action": "list"},
-			map[string]string{"resource": "project", "action": "read"},
 		}}},
 	}, &robot)
 	s.write(t, "robot", robot.Secret)

@@ -37,7 +37,7 @@ func TestDeliveryIsTriedThreeTimes(t *testing.T) {
 	}
 }
 
-// TestSlowClock checks, from below, that idle workers and retries wait.
+// TestSlowClock checks, from below, that retries wait.
 func TestSlowClock(t *testing.T) {
 	t.Parallel()
 	const retryScale = 0.01 // 16 s are 160 ms.
