@@ -241,6 +241,9 @@ func (r *reader) add(t *testing.T, script *strings.Builder, page string, command
 	fmt.Fprintf(script, "\n: %s\n%s\necho\n", page, text)
 }
 
+// egress is the record of what both programs dialled.
+func (r *reader) egress() string { return filepath.Join(r.home, "egress") }
+
 // run gives what the script writes.
 func (r *reader) run(t *testing.T, script string) string {
 	t.Helper()
@@ -257,6 +260,7 @@ func (r *reader) run(t *testing.T, script string) string {
 		"DOCKER_CONFIG=" + filepath.Join(r.home, "docker"), "TUF_ROOT=" + filepath.Join(r.home, "tuf"), "LC_ALL=C.UTF-8",
 		// Nothing leaves this machine: nobody listens there.
 		"HTTPS_PROXY=http://127.0.0.1:9", "NO_PROXY=127.0.0.1",
+		"HARBORSEAL_EGRESS_RECORD_FILE=" + r.egress(),
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -286,6 +290,13 @@ func (r *reader) logs() string {
 // judge looks for what a reader was promised.
 func (r *reader) judge(t *testing.T, out string) {
 	t.Helper()
+	if _, err := os.Stat(r.egress()); err != nil {
+		t.Errorf("the programs kept no record of their destinations: %v", err)
+	}
+	foreign, err := harness.Foreign(r.egress(), []string{r.harbor.Host, r.queue})
+	if err != nil || len(foreign) > 0 {
+		t.Errorf("the README's programs dialled %q, which nobody configured (%v)", foreign, err)
+	}
 	if got := strings.Count(out, "the configuration is good"); got != 2 {
 		t.Errorf("configurations that were found good: got %d, want 2\n%s", got, out)
 	}
