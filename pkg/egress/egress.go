@@ -25,6 +25,10 @@ const (
 	keepAlive = 15 * time.Second
 )
 
+// DefaultUserAgent is what this program calls itself towards Harbor. Harbor's pull policy lets nobody read what is not
+// signed yet whose User-Agent does not contain "cosign".
+const DefaultUserAgent = "harborseal (cosign-compatible)"
+
 // Config says what is kept of the destinations. The zero value keeps nothing.
 type Config struct {
 	// RecordFile is appended to, and made with mode 0600 if need be; empty for none.

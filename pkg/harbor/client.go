@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/redact"
 	"github.com/harborseal/harborseal/pkg/secretfile"
@@ -32,7 +33,7 @@ import (
 
 const (
 	// DefaultUserAgent is what the client calls itself unless it is told otherwise.
-	DefaultUserAgent = "harborseal (cosign-compatible)"
+	DefaultUserAgent = egress.DefaultUserAgent
 
 	// maxPageSize is Harbor's: it refuses pages that are larger.
 	maxPageSize = 100

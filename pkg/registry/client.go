@@ -30,13 +30,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/redact"
 	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
 const (
 	// DefaultUserAgent is what the client calls itself unless it is told otherwise.
-	DefaultUserAgent = "harborseal (cosign-compatible)"
+	DefaultUserAgent = egress.DefaultUserAgent
 	// DefaultTimeout bounds one request, its answer's body included.
 	DefaultTimeout = 30 * time.Second
 

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/api"
+	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/httpserver"
@@ -111,20 +112,8 @@ func (a *App) build() (*gin.Engine, error) {
 
 func (a *App) listen(engine *gin.Engine) error {
 	var err error
-	if a.health, err = httpserver.NewOps(httpserver.OpsConfig{
-		Gatherer: a.registry, Logger: a.logger,
-		Checks: []httpserver.Check{{Name: "policies", Run: a.checkPolicies}, {Name: "queue", Run: a.checkQueue}},
-	}); err != nil {
-		return err
-	}
-	opsEngine, err := httpserver.NewEngine(a.logger, a.registry, nil)
-	if err != nil {
-		return err
-	}
-	a.health.Register(opsEngine)
-	if a.ops, err = httpserver.New(httpserver.Config{
-		Name: "ops", Listen: a.cfg.Ops.Listen, AllowPlainHTTP: true, Handler: opsEngine, Logger: a.logger, Registerer: a.registry,
-	}); err != nil {
+	if a.health, a.ops, err = shell.NewOps(a.cfg.Ops.Listen, a.registry, a.logger,
+		httpserver.Check{Name: "policies", Run: a.checkPolicies}, httpserver.Check{Name: "queue", Run: a.checkQueue}); err != nil {
 		return err
 	}
 	public := httpserver.Config{
@@ -182,8 +171,7 @@ func (a *App) Run(ctx context.Context) error {
 	g := lifecycle.New(a.cfg.Shutdown.Drain + stopMargin)
 	g.Add("egress record", lifecycle.Component{Stop: func(context.Context) error { return a.dialer.Close() }})
 	g.Add("ledger database", lifecycle.Component{Stop: func(context.Context) error { return a.store.Close() }})
-	g.Add("ops listener", listener(a.ops))
-	g.Go("ops listener failure", a.ops.Wait)
+	shell.AddListener(g, "ops listener", a.ops)
 	// The queue comes up in the background: until then webhooks are answered with 503 instead of not at all, and the report
 	// and the keys are served.
 	g.Add("queue", lifecycle.Component{Stop: a.closeQueue})
@@ -196,8 +184,7 @@ func (a *App) Run(ctx context.Context) error {
 			return projector.Run(ctx)
 		}
 	})
-	g.Add("public listener", listener(a.public))
-	g.Go("public listener failure", a.public.Wait)
+	shell.AddListener(g, "public listener", a.public)
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("url", a.public.URL()).Str("ops", a.ops.Addr().String()).
@@ -208,10 +195,6 @@ func (a *App) Run(ctx context.Context) error {
 	err = g.Run(ctx)
 	a.logger.Info().Msg("receiver has stopped")
 	return err
-}
-
-func listener(s *httpserver.Server) lifecycle.Component {
-	return lifecycle.Component{Start: func(context.Context) error { s.Start(); return nil }, Stop: s.Stop}
 }
 
 // startQueue is the only writer of server and queue; closeQueue runs after it has returned.

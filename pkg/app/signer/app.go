@@ -109,20 +109,7 @@ func (a *App) build() error {
 
 func (a *App) listen() error {
 	var err error
-	if a.health, err = httpserver.NewOps(httpserver.OpsConfig{
-		Gatherer: a.registry, Logger: a.logger,
-		Checks: []httpserver.Check{{Name: "queue", Run: a.checkQueue}},
-	}); err != nil {
-		return err
-	}
-	engine, err := httpserver.NewEngine(a.logger, a.registry, nil)
-	if err != nil {
-		return err
-	}
-	a.health.Register(engine)
-	a.ops, err = httpserver.New(httpserver.Config{
-		Name: "ops", Listen: a.cfg.Ops.Listen, AllowPlainHTTP: true, Handler: engine, Logger: a.logger, Registerer: a.registry,
-	})
+	a.health, a.ops, err = shell.NewOps(a.cfg.Ops.Listen, a.registry, a.logger, httpserver.Check{Name: "queue", Run: a.checkQueue})
 	return err
 }
 
@@ -146,11 +133,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.transport.CloseIdleConnections()
 		return a.dialer.Close()
 	}})
-	g.Add("ops listener", lifecycle.Component{
-		Start: func(context.Context) error { a.ops.Start(); return nil },
-		Stop:  a.ops.Stop,
-	})
-	g.Go("ops listener failure", a.ops.Wait)
+	shell.AddListener(g, "ops listener", a.ops)
 	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
 	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
 	g.Go("signing", a.sign)
