@@ -14,7 +14,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	app "github.com/harborseal/harborseal/pkg/app/signer"
 	"github.com/harborseal/harborseal/pkg/config"
-	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 const usage = `signer signs the images that the receiver was told of.
@@ -68,7 +68,7 @@ func generateKey(_ context.Context, c *shell.Call) error {
 	if *password == "" {
 		return errors.New("--password-file is required: the private key is kept encrypted")
 	}
-	key, err := sigstore.GenerateKey(*prefix, *password)
+	key, err := keys.Generate(*prefix, *password)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func publicKey(_ context.Context, c *shell.Call) error {
 	if *file == "" || *password == "" {
 		return errors.New("--key and --password-file are required")
 	}
-	key, err := sigstore.LoadPrivateKey(*file, *password)
+	key, err := keys.LoadFile(*file, *password)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 const (
@@ -282,7 +283,7 @@ func (w *world) events(kind artifact.Kind, ref artifact.Ref) []artifact.Event {
 }
 
 // testKeys makes a key once for all tests: decrypting one is slow by design.
-var testKeys = sync.OnceValues(func() (*sigstore.PrivateKey, error) {
+var testKeys = sync.OnceValues(func() (*keys.Key, error) {
 	dir, err := os.MkdirTemp("", "signing")
 	if err != nil {
 		return nil, err
@@ -293,10 +294,10 @@ var testKeys = sync.OnceValues(func() (*sigstore.PrivateKey, error) {
 		return nil, err
 	}
 	prefix := filepath.Join(dir, "k")
-	if _, err := sigstore.GenerateKey(prefix, password); err != nil {
+	if _, err := keys.Generate(prefix, password); err != nil {
 		return nil, err
 	}
-	return sigstore.LoadPrivateKey(prefix+".key", password)
+	return keys.LoadFile(prefix+".key", password)
 })
 
 func newLegacy(t *testing.T) *sigstore.Legacy {

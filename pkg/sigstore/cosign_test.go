@@ -43,7 +43,7 @@ func cosignVerifies(tb testing.TB, image string, key crypto.PublicKey) error {
 
 func TestCosignsLibraryAcceptsOurs(t *testing.T) {
 	t.Parallel()
-	for name, key := range keys() {
+	for name, key := range loadedKeys() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRegistry(t)
@@ -55,7 +55,7 @@ func TestCosignsLibraryAcceptsOurs(t *testing.T) {
 			l := newLegacy(t, key)
 			m, pieces := attach(t, l, nil, r.host+"/demo/app", subject)
 			// A second signature by somebody else must disturb neither.
-			m, more := attach(t, newLegacy(t, keys()["second"]), &m, r.host+"/demo/app", subject)
+			m, more := attach(t, newLegacy(t, loadedKeys()["second"]), &m, r.host+"/demo/app", subject)
 			for _, piece := range append(pieces, more...) {
 				r.putBlob("demo/app", piece)
 			}
@@ -103,7 +103,7 @@ func TestWeAcceptCosignsLibrary(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := artifact.Manifest{MediaType: manifestType, Digest: artifact.DigestOf(raw), Raw: raw}
-	l := newLegacy(t, keys()["second"], sigstore.TrustedKey{Key: keys()["p256"].Public(), State: sigstore.VerifyOnly})
+	l := newLegacy(t, loadedKeys()["second"], sigstore.TrustedKey{Key: loadedKeys()["p256"].Public(), State: sigstore.VerifyOnly})
 	m, _ = attach(t, l, &m, identity, digest)
 	got, err := l.Verify(t.Context(), m, identity, digest, blobs(annotated))
 	if err != nil || len(got) != 3 {
@@ -156,8 +156,8 @@ func testProgram(t *testing.T, program, version string) {
 		image := r.host + "/" + repository + "@" + subject
 		keyFile, publicFile := filepath.Join(dir, name+".key"), filepath.Join(dir, name+".pub")
 		write(t, keyFile, encryptKey(rawKeys()[name]), 0o600)
-		write(t, publicFile, keys()[name].PublicPEM(), 0o600)
-		l := newLegacy(t, keys()[name])
+		write(t, publicFile, loadedKeys()[name].PublicPEM(), 0o600)
+		l := newLegacy(t, loadedKeys()[name])
 
 		m, pieces := attach(t, l, nil, r.host+"/"+repository, subject)
 		for _, piece := range pieces {

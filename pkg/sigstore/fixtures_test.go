@@ -27,6 +27,7 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 const (
@@ -57,20 +58,20 @@ var rawKeys = sync.OnceValue(func() map[string]crypto.Signer {
 	}
 })
 
-// keys are loaded once: decryption is slow by design.
-var keys = sync.OnceValue(func() map[string]*sigstore.PrivateKey {
+// loadedKeys are loaded once: decryption is slow by design.
+var loadedKeys = sync.OnceValue(func() map[string]*keys.Key {
 	dir, err := os.MkdirTemp("", "keys")
 	if err != nil {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	passwordFile := filepath.Join(dir, "password")
-	loaded := make(map[string]*sigstore.PrivateKey)
+	loaded := make(map[string]*keys.Key)
 	for _, name := range []string{"p256", "second", "p384", "ed25519", "rsa"} {
 		path := filepath.Join(dir, name)
 		err := errors.Join(os.WriteFile(path, encryptKey(rawKeys()[name]), 0o600), os.WriteFile(passwordFile, []byte(password+"\n"), 0o600))
 		if err == nil {
-			loaded[name], err = sigstore.LoadPrivateKey(path, passwordFile)
+			loaded[name], err = keys.LoadFile(path, passwordFile)
 		}
 		if err != nil {
 			panic(err)
@@ -95,7 +96,7 @@ func encryptBytes(plain []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED SIGSTORE PRIVATE KEY", Bytes: data})
 }
 
-func newLegacy(tb testing.TB, signer *sigstore.PrivateKey, trusted ...sigstore.TrustedKey) *sigstore.Legacy {
+func newLegacy(tb testing.TB, signer *keys.Key, trusted ...sigstore.TrustedKey) *sigstore.Legacy {
 	tb.Helper()
 	l, err := sigstore.NewLegacy(sigstore.LegacyConfig{Signer: signer, Trusted: trusted})
 	if err != nil {
@@ -207,4 +208,17 @@ func (r memoryRegistry) putImage(repository, tag, content string) string {
 	})
 	r.putManifest(repository, tag, artifact.Manifest{MediaType: mediaType, Raw: raw})
 	return artifact.DigestOf(raw)
+}
+
+func write(tb testing.TB, path string, data []byte, mode os.FileMode) {
+	tb.Helper()
+	if mode == 0 {
+		mode = 0o600
+	}
+	if err := os.WriteFile(path, data, mode); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil { // whatever the umask is
+		tb.Fatal(err)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/payload"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 // KeyState is what a key is good for.
@@ -26,7 +27,7 @@ const (
 
 // TrustedKey is a key and what it is good for.
 type TrustedKey struct {
-	Key   PublicKey
+	Key   keys.PublicKey
 	State KeyState
 }
 
@@ -34,7 +35,7 @@ type TrustedKey struct {
 type LegacyConfig struct {
 	// Signer is the key that signs; nil for verifying only. It is trusted without standing in Trusted; if it stands there,
 	// it must be active.
-	Signer *PrivateKey
+	Signer *keys.Key
 	// Trusted are the keys whose signatures count, and those that were revoked.
 	Trusted []TrustedKey
 }
@@ -42,9 +43,9 @@ type LegacyConfig struct {
 // Legacy signs and verifies in cosign's legacy format: one manifest for each subject, under a tag that is made of the
 // subject's digest, with one layer for each signature. It is immutable and safe for concurrent use.
 type Legacy struct {
-	signer *PrivateKey
+	signer *keys.Key
 	// valid are the keys whose signatures count, the signer's first.
-	valid []PublicKey
+	valid []keys.PublicKey
 }
 
 // NewLegacy validates the keys and reports all that is wrong at once.

@@ -52,7 +52,7 @@ func TestPayloadIsCosigns(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := parseLayer(t, parse(t, recorded).Layers[0])
-	l := newLegacy(t, keys()["p256"])
+	l := newLegacy(t, loadedKeys()["p256"])
 	s, err := l.Sign(t.Context(), "127.0.0.1:18080/demo/sig-v2-legacy", digest)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestPayloadIsCosigns(t *testing.T) {
 
 func TestSignRefuses(t *testing.T) {
 	t.Parallel()
-	l := newLegacy(t, keys()["p256"])
+	l := newLegacy(t, loadedKeys()["p256"])
 	for _, tt := range []struct{ identity, digest string }{
 		{identity, "sha256:1"}, {identity, ""}, {identity, "latest"}, {"", digest}, {"/demo/app", digest}, {host, digest},
 	} {
@@ -80,7 +80,7 @@ func TestSignRefuses(t *testing.T) {
 
 func TestReference(t *testing.T) {
 	t.Parallel()
-	got := newLegacy(t, keys()["p256"]).Reference(digest)
+	got := newLegacy(t, loadedKeys()["p256"]).Reference(digest)
 	if want := "sha256-" + strings.TrimPrefix(digest, "sha256:") + ".sig"; got != want || !artifact.IsAccessoryTag(got) {
 		t.Errorf("Reference() = %q, want %q", got, want)
 	}
@@ -88,7 +88,7 @@ func TestReference(t *testing.T) {
 
 func TestAppendToNothing(t *testing.T) {
 	t.Parallel()
-	l := newLegacy(t, keys()["p256"])
+	l := newLegacy(t, loadedKeys()["p256"])
 	m, pieces := attach(t, l, nil, identity, digest)
 	got := parse(t, m.Raw)
 	const emptyConfig = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
@@ -125,7 +125,7 @@ func TestAppendKeepsWhatItFinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLegacy(t, keys()["p256"])
+	l := newLegacy(t, loadedKeys()["p256"])
 	for name, raw := range map[string]string{
 		"cosign's": string(recorded),
 		"unknown fields": `{"schemaVersion":2,"x":[{"layers":[1]}],"layers":[{"mediaType":"a","size":1,"digest":"` + other +
@@ -174,7 +174,7 @@ func checkInserted(tb testing.TB, before, after []byte) {
 
 func TestAppendRefuses(t *testing.T) {
 	t.Parallel()
-	l := newLegacy(t, keys()["p256"])
+	l := newLegacy(t, loadedKeys()["p256"])
 	s, err := l.Sign(t.Context(), identity, digest)
 	if err != nil {
 		t.Fatal(err)
@@ -227,10 +227,10 @@ func TestAppendLosesNothing(t *testing.T) {
 		var trusted []sigstore.TrustedKey
 		for _, name := range order {
 			if !signers[name] {
-				trusted = append(trusted, sigstore.TrustedKey{Key: keys()[name].Public(), State: sigstore.Active})
+				trusted = append(trusted, sigstore.TrustedKey{Key: loadedKeys()[name].Public(), State: sigstore.Active})
 			}
 			signers[name] = true
-			next, _ := attach(t, newLegacy(t, keys()[name]), m, identity, digest)
+			next, _ := attach(t, newLegacy(t, loadedKeys()[name]), m, identity, digest)
 			if rapid.Bool().Draw(rt, "indent") {
 				var b bytes.Buffer
 				if err := json.Indent(&b, next.Raw, "", "  "); err != nil {

@@ -61,7 +61,7 @@ func (l *Legacy) Verify(ctx context.Context, m artifact.Manifest, identity, dige
 			}
 		}
 		for _, key := range l.valid {
-			if key.verifies(body, signature) {
+			if key.Verifies(body, signature) {
 				found = append(found, artifact.Signature{KeyID: key.ID(), Payload: body, Bytes: signature})
 				break
 			}
@@ -91,7 +91,7 @@ func readLayer(layer descriptor) (signature, sum []byte, ok bool) {
 // worthFetching says whether the payload with this SHA-256 could be one that a valid key signed.
 func (l *Legacy) worthFetching(sum, signature []byte) bool {
 	for _, key := range l.valid {
-		if key.needsPayload() || key.verifiesHash(sum, signature) {
+		if key.NeedsPayload() || key.VerifiesHash(sum, signature) {
 			return true
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 const (
@@ -43,7 +44,7 @@ func cosignPayload(tb testing.TB, identity, digest string, annotations map[strin
 	return mustJSON(tb, payload.Cosign{Image: ref, Annotations: annotations})
 }
 
-func layerOf(tb testing.TB, key *sigstore.PrivateKey, body []byte) map[string]any {
+func layerOf(tb testing.TB, key *keys.Key, body []byte) map[string]any {
 	tb.Helper()
 	signature, err := key.Sign(tb.Context(), body)
 	if err != nil {
@@ -87,7 +88,7 @@ func blobs(bodies ...[]byte) sigstore.Fetch {
 
 func TestVerifySaysNo(t *testing.T) {
 	t.Parallel()
-	key, second := keys()["p256"], keys()["second"]
+	key, second := loadedKeys()["p256"], loadedKeys()["second"]
 	ours := newLegacy(t, key)
 	own := cosignPayload(t, identity, digest, nil)
 	annotated := cosignPayload(t, identity, digest, map[string]any{"team": "a"})
@@ -137,8 +138,8 @@ func TestVerifySaysNo(t *testing.T) {
 			fetch: func(context.Context, string) ([]byte, error) { return own, nil },
 		},
 		{
-			name: "signed payload under another digest", manifest: manifestOf(t, with(layerOf(t, keys()["ed25519"], annotated), "digest", other)),
-			legacy: newLegacy(t, keys()["ed25519"]),
+			name: "signed payload under another digest", manifest: manifestOf(t, with(layerOf(t, loadedKeys()["ed25519"], annotated), "digest", other)),
+			legacy: newLegacy(t, loadedKeys()["ed25519"]),
 			fetch:  func(context.Context, string) ([]byte, error) { return annotated, nil },
 		},
 		{
@@ -190,7 +191,7 @@ func TestVerifySaysNo(t *testing.T) {
 
 func TestVerifySaysYes(t *testing.T) {
 	t.Parallel()
-	for name, key := range keys() {
+	for name, key := range loadedKeys() {
 		t.Run("own signature, "+name, func(t *testing.T) {
 			t.Parallel()
 			l := newLegacy(t, key)
@@ -214,7 +215,7 @@ func TestVerifySaysYes(t *testing.T) {
 
 func TestVerifyFetchFails(t *testing.T) {
 	t.Parallel()
-	key := keys()["p256"]
+	key := loadedKeys()["p256"]
 	l := newLegacy(t, key)
 	annotated := layerOf(t, key, cosignPayload(t, identity, digest, map[string]any{"a": "b"}))
 	broken := fault.Newf(fault.Transient, fault.Unreachable, "no connection")
@@ -233,10 +234,10 @@ func TestVerifyFetchFails(t *testing.T) {
 
 func TestVerifyFindsAllKeys(t *testing.T) {
 	t.Parallel()
-	key, second := keys()["p256"], keys()["second"]
+	key, second := loadedKeys()["p256"], loadedKeys()["second"]
 	l := newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.VerifyOnly})
 	own := cosignPayload(t, identity, digest, nil)
-	m := manifestOf(t, layerOf(t, second, own), layerOf(t, keys()["p384"], own), layerOf(t, key, own))
+	m := manifestOf(t, layerOf(t, second, own), layerOf(t, loadedKeys()["p384"], own), layerOf(t, key, own))
 	got, err := l.Verify(t.Context(), m, identity, digest, noFetch(t))
 	if err != nil || len(got) != 2 || got[0].KeyID != second.ID() || got[1].KeyID != key.ID() {
 		t.Errorf("Verify() = %+v, %v, want the signatures by %s and %s", got, err, second.ID(), key.ID())
@@ -245,7 +246,7 @@ func TestVerifyFindsAllKeys(t *testing.T) {
 
 func TestNewLegacyRefuses(t *testing.T) {
 	t.Parallel()
-	key, second := keys()["p256"], keys()["second"]
+	key, second := loadedKeys()["p256"], loadedKeys()["second"]
 	for name, cfg := range map[string]sigstore.LegacyConfig{
 		"no key":                {},
 		"only a revoked key":    {Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.Revoked}}},
@@ -278,11 +279,11 @@ func TestNewLegacyRefuses(t *testing.T) {
 }
 
 func FuzzVerify(f *testing.F) {
-	key := keys()["p256"]
-	l := newLegacy(f, key, sigstore.TrustedKey{Key: keys()["ed25519"].Public(), State: sigstore.Active})
+	key := loadedKeys()["p256"]
+	l := newLegacy(f, key, sigstore.TrustedKey{Key: loadedKeys()["ed25519"].Public(), State: sigstore.Active})
 	own := cosignPayload(f, identity, digest, nil)
 	f.Add(manifestOf(f, layerOf(f, key, own)).Raw)
-	f.Add(manifestOf(f, layerOf(f, keys()["ed25519"], own)).Raw)
+	f.Add(manifestOf(f, layerOf(f, loadedKeys()["ed25519"], own)).Raw)
 	f.Add(manifestOf(f).Raw)
 	f.Add([]byte(`{"layers":[{"mediaType":"` + layerType + `"}],"Layers":[]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -292,7 +293,7 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("Verify() = %v, want signatures or none", err)
 		}
 		for _, s := range got {
-			if s.KeyID != key.ID() && s.KeyID != keys()["ed25519"].ID() || !bytes.Contains(s.Payload, []byte(digest)) {
+			if s.KeyID != key.ID() && s.KeyID != loadedKeys()["ed25519"].ID() || !bytes.Contains(s.Payload, []byte(digest)) {
 				t.Errorf("Verify() gives a signature by %s over %q", s.KeyID, s.Payload)
 			}
 		}

@@ -29,6 +29,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/registry"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 	"github.com/harborseal/harborseal/pkg/telemetry"
 )
 
@@ -207,11 +208,11 @@ func (a *App) sweep(ctx context.Context) error {
 }
 
 // loadKeys reads the keys and proves the active one by a signature.
-func loadKeys(keys []config.Key) (*sigstore.Legacy, error) {
+func loadKeys(configured []config.Key) (*sigstore.Legacy, error) {
 	var cfg sigstore.LegacyConfig
-	for _, k := range keys {
+	for _, k := range configured {
 		if k.State == config.Active {
-			private, err := sigstore.LoadPrivateKey(k.File, k.PasswordFile)
+			private, err := keys.LoadFile(k.File, k.PasswordFile)
 			if err != nil {
 				return nil, fmt.Errorf("key %q: %w", k.Name, err)
 			}
@@ -223,7 +224,7 @@ func loadKeys(keys []config.Key) (*sigstore.Legacy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key %q: %w", k.Name, err)
 		}
-		public, err := sigstore.ParsePublicKey(pem)
+		public, err := keys.ParsePublicKey(pem)
 		if err != nil {
 			return nil, fmt.Errorf("key %q: %s: %w", k.Name, k.PublicKeyFile, err)
 		}

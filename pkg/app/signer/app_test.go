@@ -25,7 +25,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/app/signer"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/harbor/harbortest"
-	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,7 +46,7 @@ func newSite(t *testing.T) *site {
 	for file, content := range map[string]string{"key.pw": "key password", "queue.pw": "queue password", "hook": "hook secret"} {
 		s.write(t, file, content)
 	}
-	if _, err := sigstore.GenerateKey(filepath.Join(s.dir, "k"), filepath.Join(s.dir, "key.pw")); err != nil {
+	if _, err := keys.Generate(filepath.Join(s.dir, "k"), filepath.Join(s.dir, "key.pw")); err != nil {
 		t.Fatal(err)
 	}
 	token, line, err := api.NewToken("test")

@@ -1,4 +1,4 @@
-package sigstore
+package keys
 
 import (
 	"bytes"
@@ -20,19 +20,19 @@ import (
 	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
-// PrivateKey signs. It is safe for concurrent use. It holds the key decrypted, out of reach of anything that prints
+// Key signs. It is safe for concurrent use. It holds the key decrypted, out of reach of anything that prints
 // values.
-type PrivateKey struct {
+type Key struct {
 	public PublicKey
 	// sign closes over the key itself, so that no print of this struct can show it.
 	sign func(payload []byte) ([]byte, error)
 }
 
-// LoadPrivateKey reads a private key that cosign encrypted (a PEM block of type ENCRYPTED SIGSTORE PRIVATE KEY or
+// LoadFile reads a private key that cosign encrypted (a PEM block of type ENCRYPTED SIGSTORE PRIVATE KEY or
 // ENCRYPTED COSIGN PRIVATE KEY) with the password in a second file, whose final line break is ignored. Files that the
 // group or others may use are refused. Decryption takes some tenths of a second by design and happens here alone. The key
-// has signed something that verifies when LoadPrivateKey returns.
-func LoadPrivateKey(path, passwordFile string) (*PrivateKey, error) {
+// has signed something that verifies when LoadFile returns.
+func LoadFile(path, passwordFile string) (*Key, error) {
 	data, err := secretfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
@@ -65,18 +65,18 @@ func LoadPrivateKey(path, passwordFile string) (*PrivateKey, error) {
 }
 
 // parsePrivateKey never repeats what a parser said about key material.
-func parsePrivateKey(der []byte) (*PrivateKey, error) {
+func parsePrivateKey(der []byte) (*Key, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, errors.New("it decrypts, but to no PKCS #8 private key")
 	}
-	return newPrivateKey(parsed)
+	return newKey(parsed)
 }
 
-// newPrivateKey makes signers that are deterministic: the same payload gets the same signature. For ECDSA that is RFC 6979,
+// newKey makes signers that are deterministic: the same payload gets the same signature. For ECDSA that is RFC 6979,
 // which Go uses when there is no source of randomness; SignASN1 and sigstore's own signers stay random.
-func newPrivateKey(parsed any) (*PrivateKey, error) {
-	k := &PrivateKey{}
+func newKey(parsed any) (*Key, error) {
+	k := &Key{}
 	var public crypto.PublicKey
 	switch key := parsed.(type) {
 	case *ecdsa.PrivateKey:
@@ -103,24 +103,24 @@ func newPrivateKey(parsed any) (*PrivateKey, error) {
 	}
 	probe := []byte("harborseal: the signing key works")
 	signature, err := k.sign(probe)
-	if err != nil || !k.public.verifies(probe, signature) {
+	if err != nil || !k.public.Verifies(probe, signature) {
 		return nil, errors.New("a trial signature failed: private and public part do not belong together")
 	}
 	return k, nil
 }
 
 // Public is the key that verifies.
-func (k *PrivateKey) Public() PublicKey { return k.public }
+func (k *Key) Public() PublicKey { return k.public }
 
 // PublicPEM is the public key as a PEM block of type PUBLIC KEY.
-func (k *PrivateKey) PublicPEM() []byte { return k.public.PEM() }
+func (k *Key) PublicPEM() []byte { return k.public.PEM() }
 
 // ID is the lower-case hexadecimal SHA-256 of the public key's SubjectPublicKeyInfo in DER.
-func (k *PrivateKey) ID() string { return k.public.ID() }
+func (k *Key) ID() string { return k.public.ID() }
 
 // Sign signs a payload with SHA-256: ECDSA in ASN.1 DER, RSA PKCS #1 v1.5, or Ed25519. The same payload always gets the same
 // signature.
-func (k *PrivateKey) Sign(ctx context.Context, payload []byte) ([]byte, error) {
+func (k *Key) Sign(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
 	}

@@ -1,4 +1,4 @@
-package sigstore_test
+package keys_test
 
 import (
 	"bytes"
@@ -20,12 +20,12 @@ import (
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	"github.com/sigstore/sigstore/pkg/signature"
 
-	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 func TestPrivateKeySigns(t *testing.T) {
 	t.Parallel()
-	for name, key := range keys() {
+	for name, key := range loadedKeys() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			payload := []byte("a payload")
@@ -90,7 +90,7 @@ func TestLoadPrivateKeyRefuses(t *testing.T) {
 		{name: "no PEM", key: []byte("hello"), want: "no PEM file"},
 		{name: "empty file", key: []byte{}, want: "no PEM file"},
 		{name: "not encrypted", key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: plain}), want: "cosign import-key-pair"},
-		{name: "public key", key: keys()["p256"].PublicPEM(), want: `"PUBLIC KEY"`},
+		{name: "public key", key: loadedKeys()["p256"].PublicPEM(), want: `"PUBLIC KEY"`},
 		{name: "damaged", key: pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED COSIGN PRIVATE KEY", Bytes: []byte("{}")}), want: "is damaged"},
 		{name: "decrypts to something else", key: encryptBytes(plain[:len(plain)-9]), want: "no PKCS #8 private key"},
 		{name: "curve P-521", key: encryptKey(rawKeys()["p521"]), want: "P-256 or P-384"},
@@ -106,9 +106,9 @@ func TestLoadPrivateKeyRefuses(t *testing.T) {
 			}
 			write(t, keyFile, tt.key, tt.keyMode)
 			write(t, passwordFile, []byte(tt.password), tt.passMode)
-			_, err := sigstore.LoadPrivateKey(keyFile, passwordFile)
+			_, err := keys.LoadFile(keyFile, passwordFile)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Fatalf("LoadPrivateKey() = %v, want an error with %q", err, tt.want)
+				t.Fatalf("LoadFile() = %v, want an error with %q", err, tt.want)
 			}
 			for _, secret := range []string{strings.TrimSpace(tt.password), string(plain), hex.EncodeToString(plain)} {
 				if secret != "" && strings.Contains(strings.ReplaceAll(err.Error(), "password in", ""), secret) && secret != "wrong" {
@@ -120,21 +120,21 @@ func TestLoadPrivateKeyRefuses(t *testing.T) {
 	t.Run("missing files", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		if _, err := sigstore.LoadPrivateKey(filepath.Join(dir, "none"), filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("LoadPrivateKey() = %v, want os.ErrNotExist", err)
+		if _, err := keys.LoadFile(filepath.Join(dir, "none"), filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("LoadFile() = %v, want os.ErrNotExist", err)
 		}
-		if _, err := sigstore.LoadPrivateKey(dir, dir); err == nil {
-			t.Error("LoadPrivateKey() of a directory succeeded")
+		if _, err := keys.LoadFile(dir, dir); err == nil {
+			t.Error("LoadFile() of a directory succeeded")
 		}
-		if _, err := sigstore.LoadPrivateKey("", ""); err == nil {
-			t.Error("LoadPrivateKey() of nothing succeeded")
+		if _, err := keys.LoadFile("", ""); err == nil {
+			t.Error("LoadFile() of nothing succeeded")
 		}
 	})
 }
 
 func TestPrintsShowNoKey(t *testing.T) {
 	t.Parallel()
-	key := keys()["p256"]
+	key := loadedKeys()["p256"]
 	der, err := x509.MarshalPKCS8PrivateKey(rawKeys()["p256"])
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestPrintsShowNoKey(t *testing.T) {
 	scalar := der[36:68] // the private scalar of a P-256 key in PKCS #8
 	number := new(big.Int).SetBytes(scalar)
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
-		for _, value := range []any{key, reflect.ValueOf(key).Elem().Interface(), newLegacy(t, key)} {
+		for _, value := range []any{key, reflect.ValueOf(key).Elem().Interface(), key.Public()} {
 			printed := fmt.Sprintf(format, value)
 			for _, secret := range []string{hex.EncodeToString(scalar), number.String(), fmt.Sprintf("%d", scalar)} {
 				if strings.Contains(printed, secret) {
@@ -159,17 +159,17 @@ func TestGenerateKey(t *testing.T) {
 	passwordFile := filepath.Join(dir, "password")
 	write(t, passwordFile, []byte(password+"\n"), 0o600)
 	prefix := filepath.Join(dir, "cosign")
-	public, err := sigstore.GenerateKey(prefix, passwordFile)
+	public, err := keys.Generate(prefix, passwordFile)
 	if err != nil {
-		t.Fatalf("GenerateKey: %v", err)
+		t.Fatalf("Generate: %v", err)
 	}
 	info, err := os.Stat(prefix + ".key")
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("mode of the private key: %v, error %v, want 0600", info.Mode(), err)
 	}
-	loaded, err := sigstore.LoadPrivateKey(prefix+".key", passwordFile)
+	loaded, err := keys.LoadFile(prefix+".key", passwordFile)
 	if err != nil || loaded.ID() != public.ID() {
-		t.Fatalf("LoadPrivateKey() of the new key: %v", err)
+		t.Fatalf("LoadFile() of the new key: %v", err)
 	}
 	data, err := os.ReadFile(prefix + ".key") //nolint:gosec // a file of the test
 	if err != nil {
@@ -183,14 +183,14 @@ func TestGenerateKey(t *testing.T) {
 		t.Errorf("public key file: %q, error %v, want %q", pub, err, public.PEM())
 	}
 
-	if _, err := sigstore.GenerateKey(prefix, passwordFile); !errors.Is(err, os.ErrExist) {
-		t.Errorf("GenerateKey() over a key = %v, want os.ErrExist", err)
+	if _, err := keys.Generate(prefix, passwordFile); !errors.Is(err, os.ErrExist) {
+		t.Errorf("Generate() over a key = %v, want os.ErrExist", err)
 	}
 	if err := os.Remove(prefix + ".key"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sigstore.GenerateKey(prefix, passwordFile); !errors.Is(err, os.ErrExist) {
-		t.Errorf("GenerateKey() over a public key = %v, want os.ErrExist", err)
+	if _, err := keys.Generate(prefix, passwordFile); !errors.Is(err, os.ErrExist) {
+		t.Errorf("Generate() over a public key = %v, want os.ErrExist", err)
 	}
 	if _, err := os.Stat(prefix + ".key"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a private key was left behind: %v", err)
@@ -198,8 +198,8 @@ func TestGenerateKey(t *testing.T) {
 	if after, err := os.ReadFile(prefix + ".pub"); err != nil || !bytes.Equal(after, pub) { //nolint:gosec // a file of the test
 		t.Errorf("the public key was changed: %q, error %v", after, err)
 	}
-	if _, err := sigstore.GenerateKey(filepath.Join(dir, "none", "cosign"), passwordFile); err == nil {
-		t.Error("GenerateKey() into a missing folder succeeded")
+	if _, err := keys.Generate(filepath.Join(dir, "none", "cosign"), passwordFile); err == nil {
+		t.Error("Generate() into a missing folder succeeded")
 	}
 }
 
@@ -208,15 +208,15 @@ func TestGenerateKeyTwiceAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	passwordFile, prefix := filepath.Join(dir, "password"), filepath.Join(dir, "cosign")
 	write(t, passwordFile, []byte(password), 0o600)
-	made := make(chan sigstore.PublicKey, 2)
+	made := make(chan keys.PublicKey, 2)
 	var wg sync.WaitGroup
 	for range cap(made) {
 		wg.Go(func() {
-			key, err := sigstore.GenerateKey(prefix, passwordFile)
+			key, err := keys.Generate(prefix, passwordFile)
 			if err == nil {
 				made <- key
 			} else if !errors.Is(err, os.ErrExist) {
-				t.Errorf("GenerateKey() = %v, want os.ErrExist", err)
+				t.Errorf("Generate() = %v, want os.ErrExist", err)
 			}
 		})
 	}
@@ -225,7 +225,7 @@ func TestGenerateKeyTwiceAtOnce(t *testing.T) {
 	if len(made) != 1 {
 		t.Fatalf("%d keys were made under one name, want 1", len(made))
 	}
-	loaded, err := sigstore.LoadPrivateKey(prefix+".key", passwordFile)
+	loaded, err := keys.LoadFile(prefix+".key", passwordFile)
 	if want := <-made; err != nil || loaded.ID() != want.ID() {
 		t.Errorf("the key in the file is %v, %v, want %s", loaded, err, want.ID())
 	}
@@ -241,8 +241,8 @@ func TestParsePublicKey(t *testing.T) {
 		return der
 	}
 	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
-	for name, key := range keys() {
-		parsed, err := sigstore.ParsePublicKey(key.PublicPEM())
+	for name, key := range loadedKeys() {
+		parsed, err := keys.ParsePublicKey(key.PublicPEM())
 		if err != nil || parsed.ID() != key.ID() || !bytes.Equal(parsed.PEM(), key.PublicPEM()) {
 			t.Errorf("%s: ParsePublicKey() = %v, %v, want the key %s", name, parsed, err, key.ID())
 		}
@@ -259,23 +259,23 @@ func TestParsePublicKey(t *testing.T) {
 		"huge":             bytes.Repeat([]byte("x"), 1<<20),
 		"private key":      encryptKey(rawKeys()["p256"]),
 	} {
-		if key, err := sigstore.ParsePublicKey(data); err == nil || !key.IsZero() {
+		if key, err := keys.ParsePublicKey(data); err == nil || !key.IsZero() {
 			t.Errorf("%s: ParsePublicKey() = %v, %v, want an error", name, key, err)
 		}
 	}
 }
 
 func FuzzParsePublicKey(f *testing.F) {
-	for _, key := range keys() {
+	for _, key := range loadedKeys() {
 		f.Add(key.PublicPEM())
 	}
 	f.Add([]byte("-----BEGIN PUBLIC KEY-----\n\n-----END PUBLIC KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		key, err := sigstore.ParsePublicKey(data)
+		key, err := keys.ParsePublicKey(data)
 		if err != nil {
 			return
 		}
-		again, err := sigstore.ParsePublicKey(key.PEM())
+		again, err := keys.ParsePublicKey(key.PEM())
 		if err != nil || again.ID() != key.ID() {
 			t.Errorf("ParsePublicKey(PEM()) = %v, %v, want the key %s", again, err, key.ID())
 		}

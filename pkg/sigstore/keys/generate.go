@@ -1,4 +1,4 @@
-package sigstore
+package keys
 
 import (
 	"errors"
@@ -8,11 +8,11 @@ import (
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 )
 
-// GenerateKey makes an ECDSA P-256 key and writes it as cosign does: prefix.key, encrypted with the password in a file
+// Generate makes an ECDSA P-256 key and writes it as cosign does: prefix.key, encrypted with the password in a file
 // (mode 0600), and prefix.pub. It never overwrites either: the error wraps [os.ErrExist] then.
 //
 // A crash in between leaves a private key without its public one, which can be read from it.
-func GenerateKey(prefix, passwordFile string) (PublicKey, error) {
+func Generate(prefix, passwordFile string) (PublicKey, error) {
 	private, public := prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {

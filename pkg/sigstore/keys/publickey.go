@@ -1,4 +1,7 @@
-package sigstore
+// Package keys holds the keys that sign and verify.
+//
+// Key material is in no error and in no value that prints itself. A key has signed something that verifies before it is handed out.
+package keys
 
 import (
 	"crypto"
@@ -44,19 +47,19 @@ func (k PublicKey) PEM() []byte { return []byte(k.pem) }
 // IsZero says whether k is no key.
 func (k PublicKey) IsZero() bool { return k.key == nil }
 
-// verifies checks a signature over a payload, by the algorithms that `cosign verify --key` takes: SHA-256 for every curve,
+// Verifies checks a signature over a payload, by the algorithms that `cosign verify --key` takes: SHA-256 for every curve,
 // PKCS #1 v1.5 for RSA, pure Ed25519.
-func (k PublicKey) verifies(payload, signature []byte) bool {
+func (k PublicKey) Verifies(payload, signature []byte) bool {
 	if key, ok := k.key.(ed25519.PublicKey); ok {
 		return ed25519.Verify(key, payload, signature)
 	}
 	sum := sha256.Sum256(payload)
-	return k.verifiesHash(sum[:], signature)
+	return k.VerifiesHash(sum[:], signature)
 }
 
-// verifiesHash checks a signature over the SHA-256 of a payload that need not be known. It is false for keys that sign the
-// payload itself; needsPayload tells these.
-func (k PublicKey) verifiesHash(sum, signature []byte) bool {
+// VerifiesHash checks a signature over the SHA-256 of a payload that need not be known. It is false for keys that sign the
+// payload itself; NeedsPayload tells these.
+func (k PublicKey) VerifiesHash(sum, signature []byte) bool {
 	switch key := k.key.(type) {
 	case *ecdsa.PublicKey:
 		return ecdsa.VerifyASN1(key, sum, signature)
@@ -67,7 +70,8 @@ func (k PublicKey) verifiesHash(sum, signature []byte) bool {
 	}
 }
 
-func (k PublicKey) needsPayload() bool {
+// NeedsPayload says whether a signature can only be checked with the payload itself.
+func (k PublicKey) NeedsPayload() bool {
 	_, ok := k.key.(ed25519.PublicKey)
 	return ok
 }
