@@ -1,8 +1,9 @@
 // Command emulator runs the Harbor emulator of pkg/harbor/harbortest as a process of its own.
 //
 // When it listens it prints one line of JSON, {"url":"http://127.0.0.1:port"}, on standard output; logs go to standard
-// error. Everything that Harbor's API can do is set up through that API, as user admin; faults and counters are under
-// /_emulator/faults (GET, PUT) and /_emulator/stats (GET). SIGTERM or SIGINT ends it.
+// error. Everything that Harbor's API can do is set up through that API, as user admin; faults, counters and the version
+// are under /_emulator/faults (GET, PUT), /_emulator/stats (GET) and /_emulator/version (GET, PUT). SIGTERM or SIGINT
+// ends it.
 package main
 
 import (
@@ -39,7 +40,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("emulator", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address to listen on")
-	flags.StringVar(&cfg.Version, "version", harbortest.DefaultVersion, "Harbor version that /systeminfo names")
+	flags.StringVar(&cfg.Version, "version", harbortest.DefaultVersion, "Harbor version to be, as v2.11.2")
 	flags.StringVar(&cfg.AdminPassword, "admin-password", harbortest.DefaultAdminPassword, "password of the user admin")
 	flags.Float64Var(&cfg.RetryScale, "retry-scale", 1, "factor on the gaps between webhook attempts")
 	flags.Float64Var(&cfg.DeliveryDelayScale, "delivery-delay-scale", 1, "factor on the delay of webhook deliveries")

@@ -24,7 +24,7 @@ func TestRunAnnouncesServesAndEnds(t *testing.T) {
 	reader, writer := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, []string{"-delivery-delay-scale", "0.001", "-faults", `{"status":503,"route":"token"}`}, writer, io.Discard)
+		ended <- run(ctx, []string{"-version", "v2.11.2", "-delivery-delay-scale", "0.001", "-faults", `{"status":503,"route":"token"}`}, writer, io.Discard)
 	}()
 	line, err := bufio.NewReader(reader).ReadBytes('\n')
 	if err != nil {
@@ -38,6 +38,7 @@ func TestRunAnnouncesServesAndEnds(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	for path, want := range map[string]int{
 		"/api/v2.0/ping": http.StatusOK, "/service/token": http.StatusServiceUnavailable, "/_emulator/stats": http.StatusOK,
+		"/api/v2.0/projects/library/artifacts": http.StatusNotFound, // As before 2.12.
 	} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, announced.URL+path, nil)
 		if err != nil {

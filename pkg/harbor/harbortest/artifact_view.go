@@ -6,10 +6,13 @@ import (
 )
 
 // show says which parts of an artifact a request wants to see.
-type show struct{ tags, accessories bool }
+type show struct{ tags, accessories, immutable bool }
 
 func (c *call) shows() show {
-	return show{tags: c.flag("with_tag", true), accessories: c.flag("with_accessory", false)}
+	return show{
+		tags: c.flag("with_tag", true), accessories: c.flag("with_accessory", false),
+		immutable: c.flag("with_immutable_status", false),
+	}
 }
 
 func (a *artifact) view(s show) map[string]any {
@@ -44,7 +47,7 @@ func (a *artifact) view(s show) map[string]any {
 		out["references"] = a.references()
 	}
 	if s.tags && len(a.tags) > 0 {
-		out["tags"] = a.tagViews()
+		out["tags"] = a.tagViews(s)
 	}
 	if accessories := a.repo.accessories[a.digest]; s.accessories && len(accessories) > 0 {
 		out["accessories"] = accessoryViews(a, accessories)
@@ -76,17 +79,18 @@ func (a *artifact) references() []any {
 	return out
 }
 
-func (a *artifact) tagViews() []any {
+func (a *artifact) tagViews(s show) []any {
 	out := make([]any, 0, len(a.tags))
 	for _, t := range newestFirst(a.tags) {
-		out = append(out, t.view())
+		out = append(out, t.view(s))
 	}
 	return out
 }
 
-func (t *tag) view() any {
+// view renders a tag; without with_immutable_status Harbor calls every tag mutable.
+func (t *tag) view(s show) any {
 	return map[string]any{
-		"artifact_id": t.artifact.id, "id": t.id, "immutable": false, "name": t.name, "pull_time": timestamp(t.pulled),
+		"artifact_id": t.artifact.id, "id": t.id, "immutable": s.immutable && t.immutable(), "name": t.name, "pull_time": timestamp(t.pulled),
 		"push_time": timestamp(t.pushed), "repository_id": t.artifact.repo.id,
 	}
 }

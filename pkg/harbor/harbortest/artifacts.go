@@ -138,6 +138,9 @@ func (c *call) deleteArtifact() error {
 			message: "the deleting artifact is referenced by others",
 		}
 	}
+	if err := a.refuseImmutableDelete(); err != nil {
+		return err
+	}
 	c.remove(a)
 	return c.ok()
 }
@@ -151,6 +154,7 @@ func (c *call) remove(a *artifact) {
 	a.tags = nil
 	delete(r.artifacts, a.digest)
 	p := r.project
+	p.quota.releaseArtifact(a)
 	p.artifacts = slices.DeleteFunc(p.artifacts, func(other *artifact) bool { return other == a })
 	for _, acc := range slices.Clone(r.accessories[a.digest]) {
 		c.remove(acc)

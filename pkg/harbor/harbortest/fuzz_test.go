@@ -20,6 +20,9 @@ func FuzzRequests(f *testing.F) {
 		{"POST", "/v2/library/app/blobs/uploads/", "mount=sha256:00&from=library/b", ""},
 		{"GET", "/v2/library/app/tags/list", "n=0&last=v1", ""},
 		{"GET", "/v2/library/app/referrers/sha256:00", "artifactType=x", ""},
+		{"POST", "/api/v2.0/projects/library/immutabletagrules", "", `{"tag_selectors":[{"decoration":"matches","pattern":"[{*"}],"scope_selectors":{"repository":[{"decoration":"repoMatches","pattern":"{a,**"}]}}`},
+		{"PUT", "/api/v2.0/projects/library/immutabletagrules/1", "", `{"id":1,"disabled":true}`},
+		{"PUT", "/api/v2.0/quotas/1", "", `{"hard":{"storage":10}}`},
 		{"GET", "/service/token", "service=harbor-registry&scope=repository:library/app:pull,push", ""},
 	} {
 		f.Add(seed.method, seed.path, seed.query, seed.body)

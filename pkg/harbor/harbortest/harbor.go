@@ -28,7 +28,8 @@ const (
 type Config struct {
 	// Listen is the TCP address to listen on; empty is 127.0.0.1:0.
 	Listen string
-	// Version is what /systeminfo names; empty is DefaultVersion.
+	// Version is the Harbor that is emulated, as v2.11.2; empty is DefaultVersion, and what names no release of Harbor 2
+	// (a development build) has everything. What differs between versions is listed in the documentation of the package.
 	Version string
 	// AdminPassword is the password of the user admin; empty is DefaultAdminPassword.
 	AdminPassword string
@@ -80,7 +81,6 @@ type Harbor struct {
 // Start runs an emulator; it is listening when Start returns. Stop it with Close.
 func Start(cfg Config) (*Harbor, error) {
 	cfg.Listen = cmp.Or(cfg.Listen, defaultListen)
-	cfg.Version = cmp.Or(cfg.Version, DefaultVersion)
 	cfg.AdminPassword = cmp.Or(cfg.AdminPassword, DefaultAdminPassword)
 	cfg.RetryScale = cmp.Or(cfg.RetryScale, 1)
 	cfg.DeliveryDelayScale = cmp.Or(cfg.DeliveryDelayScale, 1)
@@ -88,7 +88,7 @@ func Start(cfg Config) (*Harbor, error) {
 	if cfg.Seed == 0 {
 		cfg.Seed = rand.Uint64() //nolint:gosec // delays and fault rates, nothing secret
 	}
-	st, err := newState(cfg.AdminPassword)
+	st, err := newState(cfg.AdminPassword, cfg.Version)
 	if err != nil {
 		return nil, fmt.Errorf("seeding the emulator: %w", err)
 	}

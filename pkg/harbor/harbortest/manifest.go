@@ -104,16 +104,16 @@ func (m *manifest) blobs() []descriptor {
 	return append([]descriptor{m.Config}, m.Layers...)
 }
 
-// accessoryKind is how Harbor classifies a manifest with a subject: by its type alone, nothing is verified.
-func (m *manifest) accessoryKind() string {
+// accessoryKind is how a release of Harbor classifies a manifest with a subject: by its type alone, nothing is verified.
+func (m *manifest) accessoryKind(r release) string {
 	kind := m.ArtifactType
 	if kind == "" {
 		kind = m.Config.MediaType
 	}
-	switch kind {
-	case typeCosignArtifact, typeBundle:
+	switch {
+	case kind == typeCosignArtifact, kind == typeBundle && r.has(minorBundles):
 		return accessoryCosign
-	case typeNotation:
+	case kind == typeNotation:
 		return accessoryNotation
 	default:
 		return accessorySubject

@@ -50,12 +50,24 @@ func (c *call) createProject() error {
 	if owner == nil {
 		owner = c.h.state.users["admin"]
 	}
-	p := c.h.state.addProject(req.Name, owner, metadata)
+	limit, err := c.limitOf(&req)
+	if err != nil {
+		return err
+	}
+	p := c.h.state.addProject(req.Name, owner, metadata, limit)
 	c.audit("create", kindProject, p.name, "create project: "+p.name, p)
 	if c.r.Header.Get("X-Resource-Name-In-Location") == "true" {
 		return c.created(apiPrefix + "projects/" + p.name)
 	}
 	return c.created(fmt.Sprintf("%sprojects/%d", apiPrefix, p.id))
+}
+
+// limitOf is the quota of a new project: what the request says, if a system administrator makes it.
+func (c *call) limitOf(req *projectRequest) (int64, error) {
+	if req.StorageLimit == nil || *req.StorageLimit == 0 || !c.who.sysadmin() {
+		return c.h.state.defaultLimit(), nil
+	}
+	return storageLimit(map[string]int64{resourceStorage: *req.StorageLimit})
 }
 
 // projectView renders a project as its caller sees it.
@@ -146,17 +158,10 @@ func (c *call) getProjectSummary() error {
 		"repo_count": len(p.repos), "project_admin_count": counts[roleProjectAdmin],
 		"maintainer_count": counts[roleMaintainer], "developer_count": counts[roleDeveloper],
 		"guest_count": counts[roleGuest], "limited_guest_count": counts[roleLimitedGuest],
-		"quota": map[string]any{"hard": map[string]int64{"storage": -1}, "used": map[string]int64{"storage": p.stored()}},
+		"quota": map[string]any{
+			"hard": map[string]int64{resourceStorage: p.quota.hard}, "used": map[string]int64{resourceStorage: p.quota.used},
+		},
 	})
-}
-
-// stored is the size of a project's artifacts.
-func (p *project) stored() int64 {
-	var total int64
-	for _, a := range p.artifacts {
-		total += a.size
-	}
-	return total
 }
 
 func (c *call) putProject() error {
@@ -242,11 +247,4 @@ func (c *call) deleteMetadata() error {
 	}
 	delete(p.metadata, c.r.PathValue("key"))
 	return c.ok()
-}
-
-func (c *call) listImmutableRules() error {
-	if _, err := c.requireProject("immutable-tag", "list"); err != nil {
-		return err
-	}
-	return paged(c, []any{}, func(rule any) any { return rule })
 }

@@ -151,12 +151,19 @@ func (c *call) putManifest(repo, reference string) error {
 func (c *call) commitManifest(repo string, m *manifest, body []byte, d digest.Digest, tagName string) error {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
-	projectName, _, _ := strings.Cut(repo, "/")
-	p := c.h.state.projects[projectName]
-	if p == nil {
-		return errNotFound("project %s not found", projectName)
+	p, err := c.h.state.projectOf(repo)
+	if err != nil {
+		return err
 	}
 	r := c.h.state.repos[repo]
+	if r != nil {
+		if err := r.refuseImmutablePush(tagName); err != nil {
+			return err
+		}
+	}
+	if err := c.h.state.admit(p, p.quota.missing(m.parts(d, len(body)))); err != nil {
+		return err
+	}
 	missing := func(d digest.Digest) error {
 		return &apiError{
 			status: http.StatusBadRequest, code: "MANIFEST_BLOB_UNKNOWN", message: "blob unknown to registry", detail: d,
@@ -197,6 +204,8 @@ func (c *call) store(r *repository, m *manifest, body []byte, d digest.Digest, t
 			a.size += childArtifact.size
 			a.children = append(a.children, child{artifact: childArtifact, platform: ch.Platform.view()})
 		}
+		a.parts = m.parts(d, len(body))
+		r.project.quota.holdArtifact(a)
 		r.artifacts[d] = a
 		r.project.artifacts = append(r.project.artifacts, a)
 	}
@@ -227,13 +236,17 @@ func (p *platformJSON) view() *platform {
 func (s *state) attachAccessory(a *artifact, m *manifest, tagName string) {
 	kind, subject := accessoryCosign, digest.Digest("")
 	if m.Subject != nil {
-		kind, subject = m.accessoryKind(), m.Subject.Digest
+		kind, subject = m.accessoryKind(s.release), m.Subject.Digest
 	} else if signed, ok := m.legacySubject(tagName); ok && a.repo.artifacts[signed] != nil {
 		subject = signed
 	}
 	if subject == "" {
 		return
 	}
+	s.makeAccessory(a, kind, subject)
+}
+
+func (s *state) makeAccessory(a *artifact, kind string, subject digest.Digest) {
 	a.accessory = &accessory{id: s.next("accessory"), kind: kind, subject: subject, created: time.Now().UTC()}
 	a.repo.accessories[subject] = append(a.repo.accessories[subject], a)
 }
@@ -252,19 +265,26 @@ func (c *call) deleteManifest(repo, reference string) error {
 			message: "the deleting artifact is referenced by others",
 		}
 	}
+	if err := a.refuseImmutableDelete(); err != nil {
+		return err
+	}
 	c.remove(a)
 	c.w.WriteHeader(http.StatusAccepted)
 	return nil
 }
 
-// getReferrers lists what refers to a digest: manifests with a subject, and legacy cosign signatures.
+// getReferrers lists what refers to a digest: all its accessories, which are manifests with that subject, and legacy
+// cosign signatures, also those that their tag has left.
+//
+// SPEC: Harbor, src/server/registry/referrers.go: no digest and no repository is unknown, it has no referrers; the count
+// is from before the filter; there are no pages.
 func (c *call) getReferrers(repo, reference string) error {
 	if c.r.Method != http.MethodGet {
 		return errUnsupported()
 	}
 	subject, ok := validDigest(reference)
 	if !ok {
-		return errBadRequest("invalid digest %s", reference)
+		return errBadRequest("unsupported digest %s: %v", reference, subject.Validate())
 	}
 	only := c.r.URL.Query().Get("artifactType")
 	out := struct {
@@ -273,7 +293,9 @@ func (c *call) getReferrers(repo, reference string) error {
 		Manifests     []descriptor `json:"manifests"`
 	}{2, typeOCIIndex, []descriptor{}}
 	c.h.mu.RLock()
+	total := 0
 	if r := c.h.state.repos[repo]; r != nil {
+		total = len(r.accessories[subject])
 		for _, a := range r.accessories[subject] {
 			if only == "" || only == a.artifactType {
 				out.Manifests = append(out.Manifests, descriptor{
@@ -284,6 +306,7 @@ func (c *call) getReferrers(repo, reference string) error {
 		}
 	}
 	c.h.mu.RUnlock()
+	c.w.Header().Set("X-Total-Count", strconv.Itoa(total))
 	if only != "" {
 		c.w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}

@@ -62,37 +62,54 @@ func (c *call) startUpload(repo string) error {
 	if c.r.Method != http.MethodPost {
 		return errUnsupported()
 	}
-	params := c.r.URL.Query()
-	if mount, from := params.Get("mount"), params.Get("from"); mount != "" && from != "" {
-		if d, ok := validDigest(mount); ok && c.mountBlob(repo, from, d) {
+	if d, ok := validDigest(c.r.URL.Query().Get("mount")); ok {
+		mounted, err := c.mountBlob(repo, c.r.URL.Query().Get("from"), d)
+		if err != nil {
+			return err
+		}
+		if mounted {
 			c.blobCreated(repo, d)
 			return nil
 		}
 	}
-	projectName, _, _ := strings.Cut(repo, "/")
 	id := newUUID()
 	c.h.mu.Lock()
-	known := c.h.state.projects[projectName] != nil
-	if known {
+	_, err := c.h.state.projectOf(repo)
+	if err == nil {
 		c.h.state.uploads[id] = &upload{repo: repo}
 	}
 	c.h.mu.Unlock()
-	if !known {
-		return errNotFound("project %s not found", projectName)
+	if err != nil {
+		return err
 	}
 	c.uploadProgress(repo, id, 0)
 	c.w.WriteHeader(http.StatusAccepted)
 	return nil
 }
 
-func (c *call) mountBlob(repo, from string, d digest.Digest) bool {
+// mountBlob links a blob that another repository has, and reports whether that one has it. (Whether the caller may pull
+// there was asked before: authorizeRegistry.)
+//
+// SPEC: Harbor, src/server/middleware/quota: a mount asks for the space of any blob that Harbor knows and the project
+// does not hold, before it is known whether the mount will succeed.
+func (c *call) mountBlob(repo, from string, d digest.Digest) (bool, error) {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
-	if !c.h.state.hasBlob(from, d) {
-		return false
+	s := c.h.state
+	p, err := s.projectOf(repo)
+	if err != nil {
+		return false, err
 	}
-	c.h.state.linkBlob(repo, d)
-	return true
+	blob := part{digest: d, size: int64(len(s.blobs[d]))}
+	if err := s.admit(p, p.quota.missing([]part{blob})); err != nil {
+		return false, err
+	}
+	if !s.hasBlob(from, d) {
+		return false, nil
+	}
+	s.linkBlob(repo, d)
+	p.quota.hold(blob)
+	return true, nil
 }
 
 func (c *call) blobCreated(repo string, d digest.Digest) {
@@ -168,22 +185,46 @@ func (c *call) finishUpload(repo, id string, u *upload) error {
 	if !ok {
 		return errDigestInvalid()
 	}
+	before := u.data.Len()
 	if err := c.appendTo(u); err != nil {
 		return err
 	}
 	data := u.data.Bytes()
-	if want.Algorithm().FromBytes(data) != want {
-		c.endUpload(id)
+	fits := want.Algorithm().FromBytes(data) == want
+	if err := c.commitBlob(repo, id, want, data, fits); err != nil {
+		u.data.Truncate(before) // The registry behind the quota never saw this chunk.
+		return err
+	}
+	if !fits {
 		return errDigestInvalid()
 	}
-	c.h.mu.Lock()
-	if _, ok := c.h.state.blobs[want]; !ok {
-		c.h.state.blobs[want] = bytes.Clone(data)
-	}
-	c.h.state.linkBlob(repo, want)
-	delete(c.h.state.uploads, id)
-	c.h.mu.Unlock()
 	c.blobCreated(repo, want)
+	return nil
+}
+
+// commitBlob ends an upload, and keeps its content if that fits its digest. The quota is asked first, as in Harbor; what
+// it refuses can be sent again.
+func (c *call) commitBlob(repo, id string, d digest.Digest, data []byte, fits bool) error {
+	c.h.mu.Lock()
+	defer c.h.mu.Unlock()
+	s := c.h.state
+	p, err := s.projectOf(repo)
+	if err != nil {
+		return err
+	}
+	blob := part{digest: d, size: int64(len(data))}
+	if err := s.admit(p, p.quota.missing([]part{blob})); err != nil {
+		return err
+	}
+	delete(s.uploads, id)
+	if !fits {
+		return nil
+	}
+	if _, ok := s.blobs[d]; !ok {
+		s.blobs[d] = bytes.Clone(data)
+	}
+	s.linkBlob(repo, d)
+	p.quota.hold(blob)
 	return nil
 }
 

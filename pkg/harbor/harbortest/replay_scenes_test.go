@@ -22,6 +22,7 @@ func scenes() map[string]func(*testing.T, *replayed) {
 		"accept":                        sceneAccept,
 		"robot matrix":                  sceneRobotMatrix,
 		"audit":                         sceneAudit,
+		"immutable tags and quota":      sceneImmutableAndQuota,
 		"late":                          sceneLate,
 		"executions":                    sceneExecutions,
 		"jobservice down":               sceneJobserviceDown,

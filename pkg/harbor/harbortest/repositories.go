@@ -99,7 +99,15 @@ func (c *call) deleteRepository() error {
 	if err != nil {
 		return err
 	}
+	for _, a := range r.artifacts {
+		if err := a.refuseImmutableDelete(); err != nil {
+			return err
+		}
+	}
 	p := r.project
+	for _, a := range r.artifacts {
+		p.quota.releaseArtifact(a)
+	}
 	p.artifacts = slices.DeleteFunc(p.artifacts, func(a *artifact) bool { return a.repo == r })
 	p.repos = slices.DeleteFunc(p.repos, func(other *repository) bool { return other == r })
 	delete(c.h.state.repos, r.name)

@@ -21,6 +21,8 @@ func (h *Harbor) apiRoutes() *http.ServeMux {
 		artifact = repo + "/artifacts/{reference}"
 		policies = project + "/webhook/policies"
 		policy   = policies + "/{policy}"
+		rules    = project + "/immutabletagrules"
+		rule     = rules + "/{rule}"
 	)
 	mux := http.NewServeMux()
 	for _, route := range []struct {
@@ -35,6 +37,8 @@ func (h *Harbor) apiRoutes() *http.ServeMux {
 		{"PUT /configurations", writes, (*call).putConfigurations},
 		{"GET /permissions", reads, (*call).getPermissions},
 		{"GET /quotas", reads, (*call).listQuotas},
+		{"GET /quotas/{quota}", reads, (*call).getQuota},
+		{"PUT /quotas/{quota}", writes, (*call).putQuota},
 		{"GET /statistics", reads, (*call).getStatistics},
 
 		{"GET /users", reads, (*call).listUsers},
@@ -66,13 +70,16 @@ func (h *Harbor) apiRoutes() *http.ServeMux {
 		{"POST " + project + "/members", writes, (*call).createMember},
 		{"PUT " + project + "/members/{member}", writes, (*call).putMember},
 		{"DELETE " + project + "/members/{member}", writes, (*call).deleteMember},
-		{"GET " + project + "/immutabletagrules", reads, (*call).listImmutableRules},
+		{"GET " + rules, reads, (*call).listImmutableRules},
+		{"POST " + rules, writes, (*call).createImmutableRule},
+		{"PUT " + rule, writes, (*call).putImmutableRule},
+		{"DELETE " + rule, writes, (*call).deleteImmutableRule},
 
 		{"GET /repositories", reads, (*call).listAllRepositories},
 		{"GET " + project + "/repositories", reads, (*call).listRepositories},
 		{"GET " + repo, reads, (*call).getRepository},
 		{"DELETE " + repo, writes, (*call).deleteRepository},
-		{"GET " + project + "/artifacts", reads, (*call).listProjectArtifacts},
+		{"GET " + project + "/artifacts", reads, since(minorProjectArtifacts, (*call).listProjectArtifacts)},
 		{"GET " + repo + "/artifacts", reads, (*call).listArtifacts},
 		{"POST " + repo + "/artifacts", writes, (*call).copyArtifact},
 		{"GET " + artifact, reads, (*call).getArtifact},
@@ -92,16 +99,16 @@ func (h *Harbor) apiRoutes() *http.ServeMux {
 		{"GET " + policy + "/executions", reads, (*call).listExecutions},
 		{"GET " + policy + "/executions/{execution}/tasks", reads, (*call).listTasks},
 
-		{"GET /auditlog-exts", reads, (*call).listAuditLog},
+		{"GET /auditlog-exts", reads, since(minorAuditLogExt, (*call).listAuditLog)},
 		{"GET /audit-logs", reads, (*call).listLegacyAuditLog},
-		{"GET " + project + "/auditlog-exts", reads, (*call).listProjectAuditLog},
+		{"GET " + project + "/auditlog-exts", reads, since(minorAuditLogExt, (*call).listProjectAuditLog)},
 		{"GET " + project + "/logs", reads, (*call).listLegacyProjectLog},
 	} {
 		method, path, _ := strings.Cut(route.pattern, " ")
 		mux.Handle(method+" /api/v2.0"+path, h.adapt(route.access, route.handle))
 	}
 	mux.Handle("/", h.adapt(reads, func(c *call) error {
-		return errNotFound("path %s was not found", c.r.URL.Path)
+		return errUnknownPath(c.r)
 	}))
 	return mux
 }

@@ -40,6 +40,7 @@ type state struct {
 	blobLinks   map[string]map[digest.Digest]bool // By repository name: blobs come before their repository.
 	uploads     map[string]*upload
 	audit       []*auditEntry // Oldest first.
+	release     release
 	config      map[string]configItem
 	permissions permissionCatalog
 }
@@ -67,6 +68,8 @@ type project struct {
 	repos            []*repository // By rising id.
 	artifacts        []*artifact   // By rising id; accessories too.
 	policies         []*webhookPolicy
+	rules            []*immutableRule // By rising id.
+	quota            *quota
 	executions       []*execution
 }
 
@@ -100,6 +103,7 @@ type artifact struct {
 	annotations    map[string]string
 	extra          map[string]any
 	children       []child
+	parts          []part // What the quota of its project counts.
 	size           int64
 	pushed, pulled time.Time
 	tags           []*tag
@@ -133,7 +137,7 @@ type tag struct {
 	pushed, pulled time.Time
 }
 
-func newState(adminPassword string) (*state, error) {
+func newState(adminPassword, version string) (*state, error) {
 	now := time.Now().UTC()
 	s := &state{
 		seq:   map[string]int64{"user": 2}, // Harbor's second user is the built-in anonymous one.
@@ -141,6 +145,7 @@ func newState(adminPassword string) (*state, error) {
 		projects: make(map[string]*project), projectByID: make(map[int64]*project),
 		repos: make(map[string]*repository), blobs: make(map[digest.Digest][]byte),
 		blobLinks: make(map[string]map[digest.Digest]bool), uploads: make(map[string]*upload),
+		release: parseRelease(version),
 	}
 	if err := json.Unmarshal(permissionsJSON, &s.permissions); err != nil {
 		return nil, fmt.Errorf("reading the permissions: %w", err)
@@ -153,7 +158,7 @@ func newState(adminPassword string) (*state, error) {
 		sysadmin: true, created: now, updated: now,
 	}
 	s.users[admin.name] = admin
-	s.addProject("library", admin, map[string]string{"public": "true"})
+	s.addProject("library", admin, map[string]string{"public": "true"}, s.defaultLimit())
 	return s, nil
 }
 
@@ -163,10 +168,11 @@ func (s *state) next(table string) int64 {
 	return s.seq[table]
 }
 
-func (s *state) addProject(name string, owner *user, metadata map[string]string) *project {
+func (s *state) addProject(name string, owner *user, metadata map[string]string, limit int64) *project {
 	now := time.Now().UTC()
 	p := &project{
 		id: s.next("project"), name: name, owner: owner, created: now, updated: now, metadata: metadata,
+		quota: s.newQuota(limit, now),
 	}
 	s.projects[name] = p
 	s.projectByID[p.id] = p

@@ -67,7 +67,7 @@ func (h *Harbor) Stats() Stats {
 	}
 }
 
-// serveControl answers under /_emulator/: GET and PUT faults, GET stats.
+// serveControl answers under /_emulator/: GET and PUT faults, GET and PUT version, GET stats.
 func (h *Harbor) serveControl(w http.ResponseWriter, r *http.Request) {
 	switch r.Method + " " + r.URL.Path {
 	case "GET " + controlPrefix + "faults":
@@ -80,10 +80,14 @@ func (h *Harbor) serveControl(w http.ResponseWriter, r *http.Request) {
 		}
 		h.SetFaults(f)
 		h.answerControl(w, f)
+	case "GET " + controlPrefix + "version":
+		h.answerControl(w, versionJSON{Version: h.Version()})
+	case "PUT " + controlPrefix + "version":
+		h.putVersion(w, http.MaxBytesReader(w, r.Body, maxAPIBody))
 	case "GET " + controlPrefix + "stats":
 		h.answerControl(w, h.Stats())
 	default:
-		http.Error(w, "the control surface has faults (GET, PUT) and stats (GET)", http.StatusNotFound)
+		http.Error(w, "the control surface has faults (GET, PUT), version (GET, PUT) and stats (GET)", http.StatusNotFound)
 	}
 }
 

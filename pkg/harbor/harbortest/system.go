@@ -2,8 +2,6 @@ package harbortest
 
 import (
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -31,13 +29,9 @@ func (c *call) getSystemInfo() error {
 		"primary_auth_mode": setting("primary_auth_mode"), "self_registration": setting("self_registration"),
 	}
 	if c.who.authenticated() {
-		version := c.h.cfg.Version
-		if !strings.Contains(version, "-") {
-			version += buildCommit
-		}
 		out["current_time"] = timestamp(time.Now())
 		out["external_url"] = c.h.URL()
-		out["harbor_version"] = version
+		out["harbor_version"] = c.h.state.release.full()
 		out["has_ca_root"] = false
 		out["notification_enable"] = setting("notification_enable")
 		out["project_creation_restriction"] = setting("project_creation_restriction")
@@ -95,24 +89,6 @@ func (c *call) getPermissions() error {
 		return errForbidden()
 	}
 	return c.json(http.StatusOK, c.h.state.permissions)
-}
-
-func (c *call) listQuotas() error {
-	if err := c.requireSystem("quota", "list"); err != nil {
-		return err
-	}
-	projects := make([]*project, 0, len(c.h.state.projects))
-	for _, p := range c.h.state.projects {
-		projects = append(projects, p)
-	}
-	slices.SortFunc(projects, func(a, b *project) int { return int(b.id - a.id) })
-	return paged(c, projects, func(p *project) any {
-		return map[string]any{
-			"creation_time": timestamp(p.created), "update_time": timestamp(p.updated), "id": p.id,
-			"hard": map[string]int64{"storage": -1}, "used": map[string]int64{"storage": p.stored()},
-			"ref": map[string]any{"id": p.id, "name": p.name, "owner_name": ""},
-		}
-	})
 }
 
 func (c *call) getStatistics() error {

@@ -12,7 +12,8 @@ func (c *call) listTags() error {
 	if err != nil {
 		return err
 	}
-	return paged(c, newestFirst(a.tags), func(t *tag) any { return t.view() })
+	s := c.shows()
+	return paged(c, newestFirst(a.tags), func(t *tag) any { return t.view(s) })
 }
 
 // createTag sets a tag through the API; no webhook fires for that.
@@ -46,6 +47,9 @@ func (c *call) deleteTag() error {
 	t := a.repo.tags[name]
 	if t == nil || t.artifact != a {
 		return errNotFound("tag %s attached to artifact %d not found", name, a.id)
+	}
+	if err := t.refuseDelete(); err != nil {
+		return err
 	}
 	delete(a.repo.tags, name)
 	a.tags = slices.DeleteFunc(a.tags, func(other *tag) bool { return other == t })
