@@ -30,13 +30,13 @@ type Blob struct {
 	Raw    []byte
 }
 
-// Signature is one signature over one payload.
-type Signature struct {
-	// KeyID is the lower-case hexadecimal SHA-256 of the key's SubjectPublicKeyInfo in DER.
-	KeyID   string
-	Payload []byte
-	// Bytes is the raw signature, not base64.
-	Bytes []byte
+// Descriptor is what a registry's listing says of a manifest that refers to another one.
+type Descriptor struct {
+	MediaType    string            `json:"mediaType"`
+	Digest       string            `json:"digest"`
+	Size         int64             `json:"size"`
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
 }
 
 // DigestOf gives "sha256:…" of the content.
