@@ -1,4 +1,5 @@
-// Package harbor is the adapter for Harbor's REST API: which projects there are, and which manifests a project holds.
+// Package harbor is the adapter for Harbor's REST API: which projects there are, which manifests and immutability rules a
+// project holds, and which version Harbor is.
 //
 // Each method makes one attempt and returns a fault. Credentials go to the configured origin alone: a redirect elsewhere
 // is a permanent fault. No error holds the secret, nor a control character, not even where Harbor echoes them. What a
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -66,6 +68,7 @@ type Client struct {
 	redactor *redact.Redactor
 	timeout  time.Duration
 	pageSize int64
+	version  versionBox
 }
 
 // New validates the configuration and reads the secret; it connects to nothing.
@@ -135,6 +138,9 @@ func (c *Client) Projects(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return 0, 0, c.wrap("listing the projects", err)
 		}
+		if err := complete(answer.Payload); err != nil {
+			return 0, 0, c.wrap("listing the projects", err)
+		}
 		for _, p := range answer.Payload {
 			names = append(names, p.Name)
 		}
@@ -167,6 +173,9 @@ func (c *Client) projectArtifacts(ctx context.Context, name string, each func(co
 		if err != nil {
 			return 0, 0, c.wrap("listing the artifacts of the project", err)
 		}
+		if err := complete(answer.Payload); err != nil {
+			return 0, 0, c.wrap("listing the artifacts of the project", err)
+		}
 		listed, err := toListed(answer.Payload)
 		if err != nil {
 			return 0, 0, c.wrap("reading a row of the listing", err)
@@ -181,6 +190,9 @@ func (c *Client) eachRepository(ctx context.Context, name string, each func(cont
 			WithPage(&page).WithPageSize(&c.pageSize)
 		answer, err := c.api.Repository.ListRepositories(ctx, params)
 		if err != nil {
+			return 0, 0, c.wrap("listing the repositories of the project", err)
+		}
+		if err := complete(answer.Payload); err != nil {
 			return 0, 0, c.wrap("listing the repositories of the project", err)
 		}
 		for _, r := range answer.Payload {
@@ -201,6 +213,9 @@ func (c *Client) repositoryArtifacts(ctx context.Context, name, repository strin
 			WithQ(&q).WithSort(&sort).WithPage(&page).WithPageSize(&c.pageSize).WithWithTag(&yes).WithWithAccessory(&yes)
 		answer, err := c.api.Artifact.ListArtifacts(ctx, params)
 		if err != nil {
+			return 0, 0, c.wrap("listing the artifacts of the repository", err)
+		}
+		if err := complete(answer.Payload); err != nil {
 			return 0, 0, c.wrap("listing the artifacts of the repository", err)
 		}
 		for _, a := range answer.Payload {
@@ -227,6 +242,14 @@ func (c *Client) eachPage(ctx context.Context, fetch func(ctx context.Context, p
 	}
 }
 
+// complete refuses a page with a row that is null: the generated client hands it on as a nil pointer.
+func complete[T any](rows []*T) error {
+	if slices.Contains(rows, nil) {
+		return fault.Newf(fault.Transient, fault.BadAnswer, "a row is null")
+	}
+	return nil
+}
+
 // isName says that a project is given by its name: Harbor takes an all-digit one for an id otherwise.
 func isName() *bool {
 	yes := true
@@ -242,10 +265,12 @@ func toListed(artifacts []*models.Artifact) ([]artifact.Listed, error) {
 		}
 		l := artifact.Listed{Ref: ref}
 		for _, tag := range a.Tags {
-			l.Tags = append(l.Tags, tag.Name)
+			if tag != nil {
+				l.Tags = append(l.Tags, tag.Name)
+			}
 		}
 		for _, accessory := range a.Accessories {
-			if strings.HasPrefix(accessory.Type, "signature.") {
+			if accessory != nil && strings.HasPrefix(accessory.Type, "signature.") {
 				l.Signatures = append(l.Signatures, accessory.Digest)
 			}
 		}

@@ -56,14 +56,19 @@ func newClient(t *testing.T, url, password string, change ...func(*harbor.Config
 	return c
 }
 
-// post asks Harbor's own API for something, as the admin.
 func post(t *testing.T, url string, body any) []byte {
+	t.Helper()
+	return admin(t, http.MethodPost, url, body)
+}
+
+// admin asks Harbor's own API for something, as the admin.
+func admin(t *testing.T, method, url string, body any) []byte {
 	t.Helper()
 	raw, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +81,7 @@ func post(t *testing.T, url string, body any) []byte {
 	defer resp.Body.Close() //nolint:errcheck // only read
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode/100 != 2 {
-		t.Fatalf("POST %s: %s, %v: %s", url, resp.Status, err, answer)
+		t.Fatalf("%s %s: %s, %v: %s", method, url, resp.Status, err, answer)
 	}
 	return answer
 }
@@ -252,12 +257,12 @@ func TestProjects(t *testing.T) {
 }
 
 // robot makes a robot account with one right on all projects that there will be, and a client that uses it.
-func robot(t *testing.T, h *harbortest.Harbor) *harbor.Client {
+func robot(t *testing.T, h *harbortest.Harbor, name, resource, action string) *harbor.Client {
 	t.Helper()
 	raw := post(t, h.URL()+"/api/v2.0/robots", map[string]any{
-		"name": "signer", "level": "system", "duration": -1,
+		"name": name, "level": "system", "duration": -1,
 		"permissions": []any{map[string]any{
-			"kind": "project", "namespace": "*", "access": []any{map[string]any{"resource": "repository", "action": "pull"}},
+			"kind": "project", "namespace": "*", "access": []any{map[string]any{"resource": resource, "action": action}},
 		}},
 	})
 	var account struct{ Name, Secret string }
@@ -270,7 +275,7 @@ func robot(t *testing.T, h *harbortest.Harbor) *harbor.Client {
 func TestProjectExists(t *testing.T) {
 	h := harbortest.New(t, harbortest.Config{})
 	admin := newClient(t, h.URL(), harbortest.DefaultAdminPassword)
-	signer := robot(t, h)
+	signer := robot(t, h, "signer", "repository", "pull")
 	stranger := newClient(t, h.URL(), "wrong")
 	post(t, h.URL()+"/api/v2.0/projects", map[string]any{"project_name": "2024"})
 	for name, c := range map[string]*harbor.Client{"admin": admin, "robot": signer} {
@@ -326,6 +331,10 @@ func TestUserAgent(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			got = append(got, r.UserAgent())
 			w.Header().Set("Content-Type", "application/json")
+			if strings.HasSuffix(r.URL.Path, "/systeminfo") {
+				_, _ = io.WriteString(w, systemInfo("v2.15.2"))
+				return
+			}
 			_, _ = io.WriteString(w, "[]")
 		}))
 		c := newClient(t, server.URL, "s3cr3t", func(cfg *harbor.Config) { cfg.UserAgent = configured })
@@ -335,8 +344,8 @@ func TestUserAgent(t *testing.T) {
 			}
 		}
 		server.Close()
-		if len(got) != 3 || got[0] != want || len(slices.Compact(got)) != 1 {
-			t.Errorf("configured %q: user agents %q, want %q three times", configured, got, want)
+		if len(got) != 5 || got[0] != want || len(slices.Compact(got)) != 1 {
+			t.Errorf("configured %q: user agents %q, want %q five times", configured, got, want)
 		}
 	}
 }
@@ -345,8 +354,10 @@ func TestUserAgent(t *testing.T) {
 func operations(t *testing.T, c *harbor.Client) map[string]func() error {
 	t.Helper()
 	return map[string]func() error{
-		"Projects":      func() error { _, err := c.Projects(t.Context()); return err },
-		"ProjectExists": func() error { _, err := c.ProjectExists(t.Context(), "demo"); return err },
+		"Projects":       func() error { _, err := c.Projects(t.Context()); return err },
+		"ProjectExists":  func() error { _, err := c.ProjectExists(t.Context(), "demo"); return err },
+		"ImmutableRules": func() error { _, err := c.ImmutableRules(t.Context(), "demo"); return err },
+		"Bundles":        func() error { _, _, err := c.Bundles(t.Context()); return err },
 		"Population": func() error {
 			return c.Population(t.Context(), "demo", func(context.Context, []artifact.Listed) error { return nil })
 		},

@@ -1,11 +1,11 @@
-// Package registry is a thin client for the OCI registry of one Harbor: it reads manifests and blobs, and attaches what
-// signing produces.
+// Package registry is a thin client for the OCI registry of one Harbor: it reads manifests and blobs, lists what refers to
+// a manifest, and attaches what signing produces.
 //
 // It guarantees:
 //   - One attempt for each call. Nothing is repeated but a request whose token was refused, once, with a new token; and
 //     each error carries its fault kind (package fault). All statuses are judged in one place (faults.go).
-//   - "Absent" is only said when the registry said so in its own words. An answer that cannot be understood, such as a
-//     proxy's 404 page, is a transient fault.
+//   - "Absent" and "none" are only said when the registry said so in its own words. An answer that cannot be understood,
+//     such as a proxy's page, is a transient fault.
 //   - Credentials, tokens and content go to the configured origin alone. A token service, a redirect or an upload
 //     location elsewhere is a permanent fault.
 //   - What is read is bounded in size, and what is read by digest hashes to it.

@@ -2,7 +2,9 @@ package registry_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -70,6 +72,80 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestCost counts what arrives at the registry, tokens and greetings included.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	b := blob("content")
+	m := manifest(b)
+	for _, tt := range []struct {
+		name string
+		warm int
+		run  func(c *registry.Client, repository string) error
+	}{
+		{"manifest by digest", 1, func(c *registry.Client, repository string) error {
+			_, err := c.Manifest(t.Context(), repository, m.Digest)
+			return err
+		}},
+		{"manifest by tag", 1, func(c *registry.Client, repository string) error {
+			_, err := c.Manifest(t.Context(), repository, "v1")
+			return err
+		}},
+		{"missing manifest", 1, func(c *registry.Client, repository string) error {
+			if _, err := c.Manifest(t.Context(), repository, "none"); !fault.Is(err, fault.Gone) {
+				return fmt.Errorf("a missing tag: %w", err)
+			}
+			return nil
+		}},
+		{"blob", 1, func(c *registry.Client, repository string) error {
+			_, err := c.Blob(t.Context(), repository, b.Digest, 100)
+			return err
+		}},
+		{"referrers", 1, func(c *registry.Client, repository string) error {
+			_, err := c.Referrers(t.Context(), repository, m.Digest)
+			return err
+		}},
+		{"push blob", 2, func(c *registry.Client, repository string) error { return c.PushBlob(t.Context(), repository, b) }},
+		{"put manifest", 1, func(c *registry.Client, repository string) error {
+			return c.PutManifest(t.Context(), repository, "v1", m)
+		}},
+		{"check push", 1, func(c *registry.Client, repository string) error { return c.CheckPush(t.Context(), repository) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake()
+			server := serve(t, f)
+			setup := newClient(t, server.URL, nil)
+			for _, name := range []string{repository, "demo/other"} {
+				if err := errors.Join(setup.PushBlob(t.Context(), name, b), setup.PutManifest(t.Context(), name, "v1", m)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.seen()
+			c := newClient(t, server.URL, nil)
+			token := 1
+			if tt.name == "check push" {
+				token = 0 // it is about the token alone
+			}
+			for _, step := range []struct {
+				name, repository string
+				want             int
+			}{
+				{"cold", repository, 1 + token + tt.warm}, // a greeting, once in the client's life, and a token for the repository
+				{"warm", repository, tt.warm},
+				{"another repository", "demo/other", token + tt.warm},
+				{"warm again", repository, tt.warm},
+			} {
+				if err := tt.run(c, step.repository); err != nil {
+					t.Fatalf("%s: %v", step.name, err)
+				}
+				if seen := f.seen(); len(seen) != step.want {
+					t.Errorf("%s: %d requests, want %d:\n%s", step.name, len(seen), step.want, strings.Join(seen, "\n"))
+				}
+			}
+		})
+	}
+}
+
 func TestReadingIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -111,6 +187,45 @@ func TestReadingIsBounded(t *testing.T) {
 	}
 }
 
+// endless answers every operation with a body that never ends, and counts what is read of it.
+type endless struct {
+	status int
+	read   *int64
+}
+
+func (e endless) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Path == "/v2/" || r.URL.Path == "/service/token" {
+		return canned(nil).RoundTrip(r)
+	}
+	header := http.Header{"Content-Type": {indexType}}
+	return &http.Response{StatusCode: e.status, Header: header, Request: r, Body: io.NopCloser(e), ContentLength: -1}, nil
+}
+
+func (e endless) Read(p []byte) (int, error) {
+	*e.read += int64(len(p))
+	return len(p), nil
+}
+
+func TestEndlessAnswersAreNotReadToTheirEnd(t *testing.T) {
+	t.Parallel()
+	for _, op := range operations() {
+		if op.asks {
+			continue
+		}
+		for _, status := range []int{http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNotFound, http.StatusBadGateway} {
+			var read int64
+			c := newClient(t, "http://harbor.example.com", func(cfg *registry.Config) { cfg.Transport = endless{status: status, read: &read} })
+			err := op.run(t.Context(), c)
+			if err == nil || fault.Is(err, fault.Gone) {
+				t.Errorf("%s, %d: error = %v, want a fault other than gone", op.name, status, err)
+			}
+			if read > artifact.MaxManifest+1024 {
+				t.Errorf("%s, %d: %d bytes were read, want at most %d", op.name, status, read, artifact.MaxManifest)
+			}
+		}
+	}
+}
+
 func TestContentMustMatchItsDigest(t *testing.T) {
 	t.Parallel()
 	f := newFake()
@@ -130,8 +245,24 @@ func TestContentMustMatchItsDigest(t *testing.T) {
 			t.Errorf("error = %v, want digest_mismatch", err)
 		}
 	}
-	if got, err := c.Manifest(t.Context(), repository, "v1"); err != nil || got.Digest != artifact.DigestOf([]byte("something else")) {
-		t.Errorf("Manifest() by tag = %+v, %v, want the digest of what came", got, err)
+	for header, want := range map[string]fault.Reason{"": "", digest: fault.DigestMismatch} {
+		tagged := cannedClient(t, func(*http.Request) (int, http.Header, string) {
+			return http.StatusOK, http.Header{"Content-Type": {manifestType}, "Docker-Content-Digest": {header}}, "something else"
+		})
+		got, err := tagged.Manifest(t.Context(), repository, "v1")
+		if want == "" && (err != nil || got.Digest != artifact.DigestOf([]byte("something else"))) ||
+			want != "" && (err == nil || fault.Of(err).Reason != want) {
+			t.Errorf("Manifest() by tag with the digest %q beside it = %s, %v, want %q", header, got.Digest, err, want)
+		}
+	}
+	// A tag says nothing of its content: the type must.
+	for _, contentType := range []string{"", "text/html; charset=utf-8", "application/json", "json", manifestType + "x"} {
+		page := cannedClient(t, func(*http.Request) (int, http.Header, string) {
+			return http.StatusOK, http.Header{"Content-Type": {contentType}}, "{}"
+		})
+		if _, err := page.Manifest(t.Context(), repository, "v1"); err == nil || !fault.Is(err, fault.Transient) || fault.Of(err).Reason != fault.BadAnswer {
+			t.Errorf("Manifest() by tag of an answer of type %q = %v, want bad_answer", contentType, err)
+		}
 	}
 }
 

@@ -1,10 +1,9 @@
 package registry
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -27,14 +26,22 @@ func (c *Client) Manifest(ctx context.Context, repository, reference string) (ar
 	}
 	a, err := c.do(ctx, call{
 		op: opManifestGet, method: http.MethodGet, url: u, repository: repository,
-		header: map[string]string{"Accept": manifestTypes}, want: http.StatusOK, limit: artifact.MaxManifest,
+		accept: manifestTypes, want: http.StatusOK, limit: artifact.MaxManifest,
 	})
 	if err != nil {
 		return artifact.Manifest{}, fmt.Errorf("reading a manifest: %w", err)
 	}
 	m := artifact.Manifest{MediaType: mediaType(a.header), Digest: artifact.DigestOf(a.body), Raw: a.body}
-	if isDigest(reference) && m.Digest != reference {
-		return artifact.Manifest{}, mismatch("manifest", reference, m.Digest)
+	want := reference
+	if !isDigest(reference) {
+		// Nothing but its type tells what a tag names from a page that a proxy answers in the registry's place.
+		if !isManifestType(m.MediaType) {
+			return artifact.Manifest{}, fault.Newf(fault.Transient, fault.BadAnswer, "reading a manifest: what came for the tag %s is none", reference)
+		}
+		want = cmp.Or(a.header.Get("Docker-Content-Digest"), m.Digest)
+	}
+	if m.Digest != want {
+		return artifact.Manifest{}, mismatch("manifest", want, m.Digest)
 	}
 	return m, nil
 }
@@ -45,7 +52,7 @@ func (c *Client) Blob(ctx context.Context, repository, digest string, limit int6
 		return nil, err
 	}
 	a, err := c.do(ctx, call{
-		op: opBlobGet, method: http.MethodGet, url: c.base.JoinPath("v2", repository, "blobs", digest), repository: repository,
+		op: opBlobGet, method: http.MethodGet, url: c.address(repository, "/blobs/", digest), repository: repository,
 		want: http.StatusOK, limit: limit,
 	})
 	if err != nil {
@@ -69,7 +76,7 @@ func (c *Client) PushBlob(ctx context.Context, repository string, b artifact.Blo
 		return fault.Newf(fault.Permanent, fault.DigestMismatch, "pushing a blob: it was to hash to %s, but hashes to %s", b.Digest, got)
 	}
 	start := call{
-		op: opUploadStart, method: http.MethodPost, url: c.base.JoinPath("v2", repository, "blobs", "uploads/"), repository: repository,
+		op: opUploadStart, method: http.MethodPost, url: c.address(repository, "/blobs/", "uploads/"), repository: repository,
 		want: http.StatusAccepted, limit: maxErrorBody,
 	}
 	a, err := c.do(ctx, start)
@@ -78,8 +85,7 @@ func (c *Client) PushBlob(ctx context.Context, repository string, b artifact.Blo
 	}
 	finish := call{
 		op: opUploadFinish, method: http.MethodPut, url: uploadURL(start.url, a.header.Get("Location"), b.Digest), repository: repository,
-		header: map[string]string{"Content-Type": "application/octet-stream"}, body: b.Raw,
-		want: http.StatusCreated, limit: maxErrorBody,
+		contentType: "application/octet-stream", body: b.Raw, want: http.StatusCreated, limit: maxErrorBody,
 	}
 	if _, err := c.do(ctx, finish); err != nil {
 		return fmt.Errorf("pushing a blob: %w", err)
@@ -121,7 +127,7 @@ func (c *Client) PutManifest(ctx context.Context, repository, reference string, 
 	}
 	a, err := c.do(ctx, call{
 		op: opManifestPut, method: http.MethodPut, url: u, repository: repository,
-		header: map[string]string{"Content-Type": m.MediaType}, body: m.Raw, want: http.StatusCreated, limit: maxErrorBody,
+		contentType: m.MediaType, body: m.Raw, want: http.StatusCreated, limit: maxErrorBody,
 	})
 	if err != nil {
 		return fmt.Errorf("putting a manifest: %w", err)
@@ -155,7 +161,12 @@ func (c *Client) manifestURL(repository, reference string) (*url.URL, error) {
 	if err != nil {
 		return nil, fault.New(fault.Permanent, fault.Malformed, err)
 	}
-	return c.base.JoinPath("v2", repository, "manifests", reference), nil
+	return c.address(repository, "/manifests/", reference), nil
+}
+
+// address is where a repository has something. Both names are valid, so that nothing in them needs an escape.
+func (c *Client) address(repository, kind, reference string) *url.URL {
+	return &url.URL{Scheme: c.base.Scheme, Host: c.base.Host, Path: "/v2/" + repository + kind + reference}
 }
 
 func validate(repository, digest string) error {
@@ -172,11 +183,17 @@ func mismatch(what, want, got string) error {
 
 func isDigest(reference string) bool { return strings.Contains(reference, ":") }
 
+func isManifestType(mediaType string) bool {
+	for known := range strings.SplitSeq(manifestTypes, ", ") {
+		if known == mediaType {
+			return true
+		}
+	}
+	return false
+}
+
 // mediaType gives the content type without parameters.
 func mediaType(header http.Header) string {
-	value := header.Get("Content-Type")
-	if parsed, _, err := mime.ParseMediaType(value); err == nil {
-		return parsed
-	}
-	return string(bytes.TrimSpace([]byte(value)))
+	value, _, _ := strings.Cut(header.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(value))
 }

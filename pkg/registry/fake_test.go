@@ -57,7 +57,7 @@ type fake struct {
 
 func newFake() *fake {
 	return &fake{
-		inner:  ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))),
+		inner:  ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(true)),
 		rights: []string{"pull", "push"}, lifetime: 1800, tokens: make(map[string]bool), sessions: make(map[string]string),
 	}
 }
@@ -290,6 +290,8 @@ type operation struct {
 	run    func(ctx context.Context, c *registry.Client) error
 	// asks says that the request is about credentials and not about content.
 	asks bool
+	// lists says that the request is about other manifests than the one that it names.
+	lists bool
 }
 
 func operations() []operation {
@@ -308,6 +310,10 @@ func operations() []operation {
 		{name: "manifest by tag", method: http.MethodGet, path: "/manifests/", run: readManifest("v1")},
 		{name: "blob", method: http.MethodGet, path: "/blobs/", run: func(ctx context.Context, c *registry.Client) error {
 			_, err := c.Blob(ctx, repository, b.Digest, 100)
+			return err
+		}},
+		{name: "referrers", method: http.MethodGet, path: "/referrers/", lists: true, run: func(ctx context.Context, c *registry.Client) error {
+			_, err := c.Referrers(ctx, repository, m.Digest)
 			return err
 		}},
 		{name: "upload, start", method: http.MethodPost, path: "/blobs/uploads/", run: push},

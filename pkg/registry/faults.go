@@ -49,7 +49,7 @@ func (c *Client) check(r call, a answer) error {
 	case status == http.StatusConflict:
 		return wrap(fault.Transient, fault.ConcurrentWriter, "")
 	case status == http.StatusPreconditionFailed:
-		return preconditionFailed(a, said, wrap)
+		return c.preconditionFailed(a, said, wrap)
 	case status == http.StatusTooManyRequests:
 		return fault.After(fault.RetryAfter(a.header, time.Now()), fault.RateLimited, wrap(fault.Transient, fault.RateLimited, ""))
 	case status >= 500:
@@ -77,6 +77,10 @@ func notFound(r call, said remarks, wrap wrapFunc) error {
 		return wrap(fault.Transient, fault.BadAnswer, "this does not look like a Harbor registry")
 	case said.has("BLOB_UPLOAD_UNKNOWN"):
 		return wrap(fault.Transient, fault.BadAnswer, "the upload was lost")
+	case r.op == opReferrers && !said.has("NAME_UNKNOWN"):
+		// Harbor reads each manifest that it lists, and hands on that one of them was deleted meanwhile: that says nothing of
+		// the digest that was asked about. A Harbor before 2.8 has no listing of referrers and answers a page of text.
+		return wrap(fault.Transient, fault.BadAnswer, "the registry could not list the referrers, which does not count as none")
 	case said.has("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND"):
 		return wrap(fault.Gone, fault.NotFound, "")
 	default:
@@ -85,17 +89,10 @@ func notFound(r call, said remarks, wrap wrapFunc) error {
 }
 
 // preconditionFailed tells Harbor's two kinds of 412 apart: the policy for pulls and a locked tag.
-func preconditionFailed(a answer, said remarks, wrap wrapFunc) error {
+func (c *Client) preconditionFailed(a answer, said remarks, wrap wrapFunc) error {
 	switch {
 	case said.has("PROJECTPOLICYVIOLATION"):
-		advice := "a policy of the project refuses this pull; Harbor lets a signer through that sends a bearer token, has push right on the " +
-			"repository and has lower-case cosign in its User-Agent; "
-		if a.token == "" {
-			advice += "missing: the bearer token"
-		} else {
-			advice += "this client sent a token with push right and such a User-Agent: look for a proxy that changes the User-Agent"
-		}
-		return wrap(fault.Permanent, fault.PullPolicy, advice)
+		return wrap(fault.Permanent, fault.PullPolicy, "a policy of the project refuses this pull to all but a signer; missing: "+c.missingOfSigner(a))
 	case said.mentions("immutable"):
 		return wrap(fault.Permanent, fault.Immutable, "an immutability rule of the project locks the tag: exclude sha256-*.sig from it")
 	default:
@@ -103,12 +100,24 @@ func preconditionFailed(a answer, said remarks, wrap wrapFunc) error {
 	}
 }
 
+// missingOfSigner says what Harbor did not see of the three things by which it knows a signer.
+//
+// SPEC: recorded answers of Harbor 2.15 to pulls under its policy: a bearer token, push right on the repository, and
+// lower-case "cosign" in the User-Agent. A token without push right is never sent: [Client.checkRights] names it before.
+func (c *Client) missingOfSigner(a answer) string {
+	if a.token == "" {
+		return "the bearer token, because the registry asked for none: make Harbor's own token service reachable at " + c.origin.String()
+	}
+	return fmt.Sprintf("\"cosign\" in the User-Agent; this client sent a token with push right and the User-Agent %q: look for a proxy that changes it",
+		c.userAgent)
+}
+
 // checkSize judges a good answer. Harbor's token or greeting can have no documented limit of ours: too long is strange.
 func (c *Client) checkSize(r call, a answer) error {
 	switch {
 	case !a.tooLarge:
 		return nil
-	case r.op == opManifestGet, r.op == opBlobGet:
+	case r.op == opManifestGet, r.op == opBlobGet, r.op == opReferrers:
 		return fault.Newf(fault.Permanent, fault.TooLarge, "%s: more than %d bytes, which is the limit", r.what(), r.limit)
 	default:
 		return fault.Newf(fault.Transient, fault.BadAnswer, "%s: an answer of more than %d bytes", r.what(), r.limit)

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +16,7 @@ const (
 	opManifestGet  operation = "manifest_get"
 	opManifestPut  operation = "manifest_put"
 	opBlobGet      operation = "blob_get"
+	opReferrers    operation = "referrers"
 	opUploadStart  operation = "blob_upload_start"
 	opUploadFinish operation = "blob_upload_finish"
 )
@@ -46,10 +46,23 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 
 // observe counts one request; status 0 means that there was no answer.
 func (m *metrics) observe(op operation, status int, took time.Duration) {
-	class := "error"
-	if status >= 100 && status < 600 {
-		class = strconv.Itoa(status/100) + "xx"
-	}
-	m.requests.WithLabelValues(string(op), class).Inc()
+	m.requests.WithLabelValues(string(op), codeClass(status)).Inc()
 	m.seconds.WithLabelValues(string(op)).Observe(took.Seconds())
+}
+
+func codeClass(status int) string {
+	switch status / 100 {
+	case 1:
+		return "1xx"
+	case 2:
+		return "2xx"
+	case 3:
+		return "3xx"
+	case 4:
+		return "4xx"
+	case 5:
+		return "5xx"
+	default:
+		return "error"
+	}
 }

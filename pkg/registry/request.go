@@ -24,8 +24,10 @@ type call struct {
 	method     string
 	url        *url.URL
 	repository string
-	header     map[string]string
-	body       []byte
+	// accept and contentType are the headers of these names; empty for none.
+	accept      string
+	contentType string
+	body        []byte
 	// want is the status of a good answer, and limit the most bytes that its body may have.
 	want  int
 	limit int64
@@ -92,19 +94,16 @@ func (c *Client) sendBearer(ctx context.Context, r call, token string) (answer, 
 func (c *Client) send(ctx context.Context, r call, authorization string) (answer, error) {
 	attempt, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(attempt, r.method, r.url.String(), bytes.NewReader(r.body))
+	req, err := newRequest(attempt, r)
 	if err != nil {
 		return answer{}, c.transportFault(r, "", err)
 	}
 	req.Header.Set("User-Agent", c.userAgent)
 	// Digests are those of the bytes on the wire, and a small compressed answer must not become a huge one.
 	req.Header.Set("Accept-Encoding", "identity")
-	for name, value := range r.header {
-		req.Header.Set(name, value)
-	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
-	}
+	setHeader(req, "Accept", r.accept)
+	setHeader(req, "Content-Type", r.contentType)
+	setHeader(req, "Authorization", authorization)
 	start := time.Now()
 	a, err := c.exchange(req, r)
 	took := time.Since(start)
@@ -115,6 +114,26 @@ func (c *Client) send(ctx context.Context, r call, authorization string) (answer
 		return answer{}, c.transportFault(r, authorization, err)
 	}
 	return a, nil
+}
+
+// newRequest is http.NewRequestWithContext for an address that is parsed already.
+func newRequest(ctx context.Context, r call) (*http.Request, error) {
+	var body io.Reader
+	if len(r.body) > 0 {
+		body = bytes.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, "", body)
+	if err != nil {
+		return nil, err
+	}
+	req.URL, req.Host = r.url, r.url.Host
+	return req, nil
+}
+
+func setHeader(req *http.Request, name, value string) {
+	if value != "" {
+		req.Header.Set(name, value)
+	}
 }
 
 func (c *Client) exchange(req *http.Request, r call) (answer, error) {
@@ -133,7 +152,7 @@ func (c *Client) exchange(req *http.Request, r call) (answer, error) {
 		}
 	}
 	// One byte more than allowed tells "too large" from "exactly as large as allowed".
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	body, err := readBody(io.LimitReader(resp.Body, limit+1), min(resp.ContentLength, limit))
 	if err != nil {
 		return answer{}, err
 	}
@@ -145,12 +164,24 @@ func (c *Client) exchange(req *http.Request, r call) (answer, error) {
 	return a, nil
 }
 
+// readBody is io.ReadAll for a body whose size is known; a negative one is not.
+func readBody(body io.Reader, size int64) ([]byte, error) {
+	if size < 0 {
+		return io.ReadAll(body)
+	}
+	// The rest is what ReadFrom needs to see the end without growing.
+	buf := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err := buf.ReadFrom(body)
+	return buf.Bytes(), err
+}
+
 // transportFault is the fault of a request that got no complete answer.
 func (c *Client) transportFault(r call, authorization string, err error) error {
 	// The URL of an upload carries the registry's state: the path is enough.
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
+	err = withCertificate(err, r.url.Hostname())
 	err = fmt.Errorf("%s: %w", r.what(), c.redactor.With(strings.TrimPrefix(authorization, "Bearer ")).Error(err, maxText))
 	var timeout net.Error
 	switch {

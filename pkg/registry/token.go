@@ -230,7 +230,7 @@ func parseBearer(values []string) (map[string]string, bool) {
 				break
 			}
 			var v string
-			v, rest = parseValue(tail)
+			v, rest = parseValue(tail, ",")
 			params[strings.ToLower(strings.TrimSpace(name))] = v
 		}
 		return params, params["realm"] != ""
@@ -238,10 +238,10 @@ func parseBearer(values []string) (map[string]string, bool) {
 	return nil, false
 }
 
-// parseValue reads a token or a quoted string and gives what follows it.
-func parseValue(s string) (value, rest string) {
+// parseValue reads a token, which ends before one of the separators, or a quoted string, and gives what follows it.
+func parseValue(s, separators string) (value, rest string) {
 	if !strings.HasPrefix(s, `"`) {
-		end := strings.IndexByte(s, ',')
+		end := strings.IndexAny(s, separators)
 		if end < 0 {
 			end = len(s)
 		}

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -61,22 +59,60 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 	if err := c.PutManifest(t.Context(), repository, "v1", manifest(b)); err != nil {
 		t.Errorf("PutManifest() after the token was revoked = %v", err)
 	}
+}
 
-	f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
-		if strings.Contains(r.URL.Path, "/blobs/") {
-			f.challenge(w, r)
-			return true
+// TestTokenIsRefusedInEveryOperation wants one new token and one repetition of the request, and no more.
+func TestTokenIsRefusedInEveryOperation(t *testing.T) {
+	t.Parallel()
+	for _, op := range operations() {
+		if op.asks {
+			continue // no token is sent with these
 		}
-		return false
+		for _, refusals := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%s/%d", op.name, refusals), func(t *testing.T) {
+				t.Parallel()
+				f := newFake()
+				c := newClient(t, serve(t, f).URL, nil)
+				b := blob("content")
+				if err := c.PushBlob(t.Context(), repository, b); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.PutManifest(t.Context(), repository, "v1", manifest(b)); err != nil {
+					t.Fatal(err)
+				}
+				f.seen()
+				met := 0
+				f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+					if !op.meets(r) {
+						return false
+					}
+					if met++; met > refusals {
+						return false
+					}
+					f.challenge(w, r)
+					return true
+				}
+				err := op.run(t.Context(), c)
+				if refusals == 1 && err != nil {
+					t.Errorf("refused once: %v, want no error", err)
+				}
+				if got := fault.Of(errOrNone(err)); refusals == 2 && (got.Kind != fault.Permanent || got.Reason != fault.Unauthorized) {
+					t.Errorf("refused twice: fault = %s %s (%v), want permanent unauthorized", got.Kind, got.Reason, err)
+				}
+				if n := f.tokenRequests(); met != 2 || n != 1 {
+					t.Errorf("the request was sent %d times with %d new tokens, want 2 and 1", met, n)
+				}
+			})
+		}
 	}
-	f.seen()
-	_, err := c.Blob(t.Context(), repository, b.Digest, 100)
-	if got := fault.Of(err); got.Kind != fault.Permanent || got.Reason != fault.Unauthorized {
-		t.Errorf("Blob() refused twice = %v, want permanent unauthorized", err)
+}
+
+// errOrNone makes an error of none, for fault.Of.
+func errOrNone(err error) error {
+	if err == nil {
+		return errors.New("no error")
 	}
-	if seen := strings.Join(f.seen(), ","); strings.Count(seen, "/service/token") != 1 || strings.Count(seen, "/blobs/") != 2 {
-		t.Errorf("requests = %s, want the blob twice and one token", seen)
-	}
+	return err
 }
 
 func TestRightsAreCheckedBeforeUse(t *testing.T) {
@@ -223,52 +259,10 @@ func TestRegistryWithoutTokensGetsNoCredentials(t *testing.T) {
 		t.Errorf("CheckPush() = %v", err)
 	}
 	_, err := c.Manifest(t.Context(), repository, "v1")
-	if err == nil || fault.Of(err).Reason != fault.PullPolicy || !strings.Contains(err.Error(), "missing: the bearer token") {
-		t.Errorf("Manifest() = %v, want pull_policy that names the missing token", err)
+	if err == nil || fault.Of(err).Reason != fault.PullPolicy || !strings.Contains(err.Error(), "missing: the bearer token") ||
+		strings.Contains(err.Error(), "User-Agent") {
+		t.Errorf("Manifest() = %v, want pull_policy that names the missing token alone", err)
 	}
-}
-
-// pipeListener gives connections without a network, so that a test can run on fake time.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
-
-func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// onFakeTime runs a test with a client whose registry and clock are in a bubble.
-func onFakeTime(t *testing.T, f *fake, run func(t *testing.T, c *registry.Client)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-		server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: f}} //nolint:gosec // no network
-		server.Start()
-		transport := &http.Transport{DialContext: listener.dial}
-		run(t, newClient(t, "http://127.0.0.1", func(cfg *registry.Config) { cfg.Transport = transport }))
-		transport.CloseIdleConnections()
-		server.Close()
-	})
 }
 
 func TestTokenIsRenewedBeforeItExpires(t *testing.T) {

@@ -1,0 +1,139 @@
+package harbor
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/systeminfo"
+
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+const (
+	// versionAge is how long an answer about Harbor's version is used, and versionPause how long the last known one is used
+	// before Harbor is asked again after it failed to answer.
+	versionAge   = 5 * time.Minute
+	versionPause = 30 * time.Second
+	// maxVersion is how much of a version is kept, in bytes.
+	maxVersion = 64
+)
+
+// Bundles says whether this Harbor takes a bundle for a signature, which it does since 2.15, and which version it is, as
+// Harbor writes it: "v2.15.2-080b0220". A version that cannot be read, such as a fork's, is one that does not: the legacy
+// format is right everywhere.
+//
+// The answer is remembered for 5 minutes; however many ask at the same time, one request is sent. While Harbor does not
+// answer, the last known answer is given; the fault is returned if there is none. It is transient and Unauthorized if
+// Harbor does not accept the account, because it tells its version to nobody else.
+func (c *Client) Bundles(ctx context.Context) (can bool, version string, err error) {
+	version, err = c.version.get(ctx, c.askVersion)
+	if err != nil {
+		return false, "", err
+	}
+	return takesBundles(version), version, nil
+}
+
+func (c *Client) askVersion(ctx context.Context) (string, error) {
+	answer, err := c.api.Systeminfo.GetSystemInfo(ctx, systeminfo.NewGetSystemInfoParams().WithTimeout(c.timeout))
+	if err != nil {
+		err = c.wrap("asking for the version", err)
+		if fault.Is(err, fault.Gone) {
+			return "", fault.New(fault.Transient, fault.BadAnswer, err) // every Harbor has one: no digest is gone because of that
+		}
+		return "", err
+	}
+	info := answer.Payload
+	if info == nil || info.AuthMode == nil {
+		return "", fault.Newf(fault.Transient, fault.BadAnswer, "asking for the version: the answer does not look like Harbor's")
+	}
+	// SPEC: recorded answers of Harbor 2.15: harbor_version is left out where the credentials were not accepted.
+	if info.HarborVersion == nil || *info.HarborVersion == "" {
+		return "", fault.Newf(fault.Transient, fault.Unauthorized, "asking for the version: Harbor tells it to no stranger: "+
+			"check the robot account's name and secret, and whether it has expired")
+	}
+	return c.redactor.Text(*info.HarborVersion, maxVersion), nil
+}
+
+// takesBundles reads "v2.15.2-080b0220", or the same without its "v" or its commit.
+func takesBundles(version string) bool {
+	numbers, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), "-")
+	parts := strings.Split(numbers, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	var read [3]uint64
+	for i, part := range parts {
+		var err error
+		if read[i], err = strconv.ParseUint(part, 10, 32); err != nil {
+			return false
+		}
+	}
+	return read[0] > 2 || read[0] == 2 && read[1] >= 15
+}
+
+// versionBox remembers Harbor's version. The zero value knows none.
+type versionBox struct {
+	mu      sync.Mutex
+	known   string    // guarded by mu; empty for none
+	renewAt time.Time // guarded by mu
+	asking  *question // guarded by mu; nil while nobody asks
+}
+
+// question is one request that several wait for. It is written by the goroutine that asks, before it closes answered, and
+// only read after that.
+type question struct {
+	answered chan struct{}
+	version  string
+	err      error
+	// abandoned says that the asking goroutine's own context ended: that is no answer for those who waited with it.
+	abandoned bool
+}
+
+// get gives the version. A request runs in the caller's context and goroutine; nothing of it outlives the call.
+func (b *versionBox) get(ctx context.Context, ask func(context.Context) (string, error)) (string, error) {
+	for {
+		b.mu.Lock()
+		if b.known != "" && time.Now().Before(b.renewAt) {
+			defer b.mu.Unlock()
+			return b.known, nil
+		}
+		q := b.asking
+		if q == nil {
+			q = &question{answered: make(chan struct{})}
+			b.asking = q
+			b.mu.Unlock()
+			b.answer(ctx, q, ask)
+			return q.version, q.err
+		}
+		b.mu.Unlock()
+		select {
+		case <-q.answered:
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting for the version: %w", ctx.Err())
+		}
+		if !q.abandoned {
+			return q.version, q.err
+		}
+	}
+}
+
+func (b *versionBox) answer(ctx context.Context, q *question, ask func(context.Context) (string, error)) {
+	defer close(q.answered)
+	q.version, q.err = ask(ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asking = nil
+	switch {
+	case q.err == nil:
+		b.known, b.renewAt = q.version, time.Now().Add(versionAge)
+	case ctx.Err() != nil:
+		q.abandoned = true
+	case b.known != "":
+		q.version, q.err = b.known, nil
+		b.renewAt = time.Now().Add(versionPause)
+	}
+}
