@@ -30,7 +30,7 @@ build: ## Build receiver and signer into bin/.
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/receiver ./cmd/signer
 
 .PHONY: demo
-demo: $(COSIGN_V2) ## Push images into an emulated Harbor and find them signed. KEEP=1 leaves it running.
+demo: $(COSIGN_V3) ## Push images into an emulated Harbor and find them signed. KEEP=1 leaves it running.
 	@go run ./e2e/demo $(if $(KEEP),-keep)
 
 .PHONY: test

@@ -48,8 +48,8 @@ func program() shell.Program {
 		Load:  config.LoadSigner,
 		Log:   func(c *config.Signer) config.Log { return c.Log },
 		Check: app.Check,
-		New: func(_ context.Context, c *config.Signer, logger zerolog.Logger) (shell.Runner, error) {
-			return app.New(c, logger) //nolint:contextcheck // New binds a listener and reads files: it waits for nobody
+		New: func(ctx context.Context, c *config.Signer, logger zerolog.Logger) (shell.Runner, error) {
+			return app.New(ctx, c, logger)
 		},
 	}
 	return shell.Program{Name: "signer", Usage: usage, Commands: map[string]func(context.Context, *shell.Call) error{

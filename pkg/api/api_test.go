@@ -269,13 +269,32 @@ func TestRow(t *testing.T) {
 	want := `{"registry":"harbor.example.com","items":[{"project":"demo","repository":"demo/app","digest":"` + ref.Digest() + `","media_type":"",` +
 		`"parents":[],"parents_total":0,"tags":[],"tags_total":0,"pusher":"","pushed_at":null,` +
 		`"first_seen_at":"2026-01-31T12:00:00Z","received_at":null,"state":"failed","reason":"timeout","detail":"no answer",` +
-		`"signed_at":null,"verified_at":null,"key_id":"","format":"","signature_digest":"","how":"",` +
+		`"signed_at":null,"verified_at":null,"signatures":[],"key_id":"","format":"","signature_digest":"","how":"","note":"",` +
 		`"attempts":3,"policy_revision":"","ledger_seq":1}],"next_cursor":""}`
 	if got := rec.Body.String(); got != want {
 		t.Errorf("body =\n%s, want\n%s", got, want)
 	}
 	if got := rec.Header().Get("Cache-Control"); got != "no-store" {
 		t.Errorf("Cache-Control = %q, want no-store", got)
+	}
+}
+
+// TestSignedRow pins the names and forms of what a signed row has beside them.
+func TestSignedRow(t *testing.T) {
+	view := &ledgertest.Memory{}
+	signed := ledgertest.Event(artifact.Signed, ledgertest.Ref("demo/app", 1))
+	signed.How, signed.Format, signed.KeyID, signed.SignatureDigest = artifact.Made, artifact.Legacy, "k1", "s1"
+	signed.Detail = "one of two was there"
+	signed.Signatures = []artifact.Evidence{
+		{Format: artifact.Legacy, KeyID: "k1", Digest: "s1"}, {Format: artifact.Bundle, KeyID: "k2", Digest: "s2"},
+	}
+	ledgertest.Apply(t, view, ledgertest.Begin(t, view), ledgertest.Entries(signed)...)
+	body := open(t, view).get(t, "/api/v1/signatures", with(token)).Body.String()
+	want := `"state":"signed","reason":"","detail":"","signed_at":"2026-01-31T12:00:00Z","verified_at":"2026-01-31T12:00:00Z",` +
+		`"signatures":[{"format":"legacy","key_id":"k1","digest":"s1"},{"format":"bundle","key_id":"k2","digest":"s2"}],` +
+		`"key_id":"k1","format":"both","signature_digest":"s1","how":"made","note":"one of two was there",`
+	if !strings.Contains(body, want) {
+		t.Errorf("body =\n%s, want in it\n%s", body, want)
 	}
 }
 

@@ -65,11 +65,21 @@ type Event struct {
 	// Unsigned says that the attempt looked for a signature and found none that counts.
 	Unsigned bool `json:"unsigned,omitempty"`
 
-	// Of signed events. SignatureDigest is the digest of the manifest that carries the signature.
-	How             How    `json:"how,omitempty"`
-	Format          string `json:"format,omitempty"`
-	KeyID           string `json:"key_id,omitempty"`
-	SignatureDigest string `json:"signature_digest,omitempty"`
+	// Of signed events. Signatures are those that were verified, one for each format that the policy asks for; Format,
+	// KeyID and SignatureDigest repeat the first of them.
+	How             How        `json:"how,omitempty"`
+	Format          Format     `json:"format,omitempty"`
+	KeyID           string     `json:"key_id,omitempty"`
+	SignatureDigest string     `json:"signature_digest,omitempty"`
+	Signatures      []Evidence `json:"signatures,omitempty"`
+}
+
+// Evidence is a signature that was verified in the registry.
+type Evidence struct {
+	Format Format `json:"format"`
+	KeyID  string `json:"key_id"`
+	// Digest is that of the manifest that carries the signature.
+	Digest string `json:"digest"`
 }
 
 // EventID derives an id of 32 hexadecimal digits from the parts that make a fact what it is. Parts are length-prefixed:

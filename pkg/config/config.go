@@ -3,6 +3,8 @@ package config
 import (
 	"strconv"
 	"time"
+
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // The tags of the fields below are the whole schema:
@@ -30,16 +32,19 @@ type Receiver struct {
 
 // Signer is the configuration of cmd/signer.
 type Signer struct {
-	Log      Log      `key:"log"`
-	Ops      Ops      `key:"ops"`
-	Harbor   Harbor   `key:"harbor"`
+	Log    Log    `key:"log"`
+	Ops    Ops    `key:"ops"`
+	Harbor Harbor `key:"harbor"`
+	// Projects are names and globs of the projects whose images are signed.
 	Projects []string `key:"projects"`
 	Keys     []Key    `key:"keys"`
 	Sign     Sign     `key:"sign"`
-	Sweep    Sweep    `key:"sweep"`
-	Queue    Queue    `key:"queue"`
-	Egress   Egress   `key:"egress"`
-	Shutdown Shutdown `key:"shutdown"`
+	// Terms: the first entry that names a project counts.
+	Terms    []ProjectTerms `key:"policies"`
+	Sweep    Sweep          `key:"sweep"`
+	Queue    Queue          `key:"queue"`
+	Egress   Egress         `key:"egress"`
+	Shutdown Shutdown       `key:"shutdown"`
 }
 
 // Log says what is logged, and in which form.
@@ -115,36 +120,14 @@ type API struct {
 	TokensFile string `key:"tokens_file,file"`
 }
 
-// KeyState is what a key may be used for.
-type KeyState string
-
-const (
-	// Active keys sign, and their signatures are valid.
-	Active KeyState = "active"
-	// VerifyOnly keys sign no more; the signatures that they made stay valid.
-	VerifyOnly KeyState = "verify-only"
-	// Revoked keys make no signature valid.
-	Revoked KeyState = "revoked"
-)
-
-// PublicKey is a key that the receiver tells others about.
-type PublicKey struct {
-	Name          string   `key:"name"`
-	PublicKeyFile string   `key:"public_key_file,file"`
-	State         KeyState `key:"state" default:"active"`
-}
-
-// Key is a key of the signer. The active one has File and PasswordFile, every other one PublicKeyFile.
-type Key struct {
-	Name          string   `key:"name"`
-	File          string   `key:"file,file"`
-	PasswordFile  string   `key:"password_file,file"`
-	PublicKeyFile string   `key:"public_key_file,file"`
-	State         KeyState `key:"state" default:"active"`
-}
-
-// Sign bounds the work of one signer.
+// Sign is how images are signed where no entry of [Signer].Terms says otherwise, and what bounds the work of one signer.
 type Sign struct {
+	// Format is one of the formats of package policy.
+	Format policy.Format `key:"format" default:"auto"`
+	// Key is the name of an active key; that of the only one if the file has none.
+	Key string `key:"key"`
+	// Annotations stand in the payload of every new signature.
+	Annotations map[string]string `key:"annotations"`
 	// Concurrency is how many digests are in work at once.
 	Concurrency int `key:"concurrency" default:"32"`
 	// MaxAge is for how long a request is tried before it becomes a dead letter.

@@ -9,7 +9,7 @@
 //
 // Every key can be overridden. The variable is HARBORSEAL_ and the path in upper case with underscores:
 // HARBORSEAL_HARBOR_URL stands for harbor.url. Lists of text are separated by commas and replace the file's list; an
-// empty variable makes an empty list. An entry of a list of mappings is named by its number, counted from 0:
+// empty variable makes an empty list; so do mappings of texts, written as key=value. An entry of a list of mappings is named by its number, counted from 0:
 // HARBORSEAL_KEYS_0_FILE stands for keys[0].file; it changes that entry of the file, or adds the entry that follows the
 // last one. Variables that Kubernetes makes for a service called "harborseal…" (…_SERVICE_HOST, …_PORT_8080_TCP_ADDR and
 // so on) are left alone, and so are those of package failpoint (HARBORSEAL_FAILPOINT…).

@@ -127,7 +127,7 @@ func TestVariablesOverride(t *testing.T) {
 		"harbor.username":       {got.Harbor.Username, "robot$harborseal"},
 		"keys[0].file":          {got.Keys[0].File, filepath.Join(dir, "k1.key")},
 		"keys[0].password_file": {got.Keys[0].PasswordFile, filepath.Join(dir, "p")},
-		"keys[1]":               {got.Keys[1], config.Key{Name: "old", PublicKeyFile: "/old.pub", State: config.Revoked}},
+		"keys[1]":               {got.Keys[1], config.Key{Name: "old", PublicKeyFile: "/old.pub", State: config.Revoked, Timeout: 10 * time.Second}},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: got %v, want %v", what, pair[0], pair[1])

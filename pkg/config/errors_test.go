@@ -25,7 +25,7 @@ func TestSignerProblems(t *testing.T) {
 	}{
 		{"nothing at all", "", []string{
 			"harbor.url: is required", "harbor.username: is required", "harbor.secret_file: is required",
-			"keys: want exactly one key whose state is active, have 0", "queue.urls: is required",
+			"keys: want at least one key whose state is active", "queue.urls: is required",
 		}},
 		{
 			"everything at once", `
@@ -60,9 +60,9 @@ shutdown: {drain: -5s}
 				"shutdown.drain: want 1s to 10m0s",
 			},
 		},
-		{"two active keys", rest + "keys: [{name: a, file: k, password_file: p}, {name: a, file: k, password_file: p}]\n", []string{
+		{"two active keys", rest + "keys: [{name: a, file: k}, {name: a, file: k}]\n", []string{
 			"keys[1].name: is the name of an earlier entry as well",
-			"keys: want exactly one key whose state is active, have 2",
+			"sign.key: is required where several keys are active",
 		}},
 		{"keys of all sorts", rest + `keys:
   - {name: a, file: k, public_key_file: x}
@@ -71,17 +71,94 @@ shutdown: {drain: -5s}
   - {name: d, state: retired, public_key_file: x}
   -
   - 5
-  - {name: f, stat: x, state: revoked, public_key_file: x}
+  - {name: f, stat: x, state: revoked, public_key_file: x, max_calls: 1025, timeout: 1ms}
+  - {name: g, kms: 'awskms:///k', pkcs11: {token: t}, state: revoked, public_key_file: x, vault: {token_file: t}, aws: {region: r}, ca_file: c}
 `, []string{
 			"keys[4]: want a mapping of keys",
 			"keys[5]: want a mapping of keys",
 			"keys[6].stat: unknown key",
-			"keys[0].password_file: is required",
-			"keys[0].public_key_file: belongs to keys that do not sign; an active key brings its own public key",
-			"keys[1].file: belongs to the active key alone; this one needs its public_key_file",
+			"keys[0].public_key_file: belongs to keys that do not sign, and to those of a KMS or HSM; a file brings its own public key",
+			"keys[1].file: belongs to active keys alone; this one needs its public_key_file",
 			"keys[2].name: is required",
 			"keys[2].public_key_file: is required",
 			"keys[3].state: want one of active, verify-only, revoked",
+			"keys[6].max_calls: want 0 to 1024",
+			"keys[6].timeout: want 100ms to 5m0s",
+			"keys[7].kms: belongs to active keys alone; this one needs its public_key_file",
+			"keys[7].vault: belongs to active keys alone; this one needs its public_key_file",
+			"keys[7].aws: belongs to active keys alone; this one needs its public_key_file",
+			"keys[7].pkcs11: belongs to active keys alone; this one needs its public_key_file",
+			"keys[7].ca_file: belongs to active keys alone; this one needs its public_key_file",
+		}},
+		{"places of keys", rest + `
+sign: {key: a}
+keys:
+  - {name: a}
+  - {name: b, file: k, kms: 'hashivault://k'}
+  - {name: c, kms: 'hashivault://k'}
+  - {name: d, kms: 'hashivault://k', vault: {address: 'https://u:hunter2@v', token_file: t}}
+  - {name: e, kms: 'awskms://k', vault: {address: 'https://v'}}
+  - {name: f, kms: 'https://u:hunter2@v'}
+  - {name: g, kms: 'gcpkms://'}
+  - {name: h, kms: 'azurekms://hunter2@v/k', password_file: p}
+  - {name: i, pkcs11: {pin_file: p}}
+  - {name: j, kms: 'hashivault://k', vault: {address: 'v:8200', token_file: t}}
+  - {name: k, kms: 'hashivault://k', vault: {address: 'http://v:8200/v1', token_file: t}}
+  - {name: l, kms: 'hashivault://k', vault: {address: 'http://v:8200', token_file: t, key_version: 3}}
+  - {name: m, kms: 'hashivault://k', vault: {address: 'http://[::1]:8200', token_file: t, key_version: -1}, public_key_file: p, aws: {profile: p}}
+  - {name: n, file: k, ca_file: c}
+  - {name: o, pkcs11: {module: m, token: t, id: xy, pin_file: p}}
+  - {name: p, kms: 'awskms:///k?region=x', aws: {region: r}}
+`, []string{
+			"keys[0]: want exactly one of file, kms and pkcs11 for an active key",
+			"keys[1]: want exactly one of file, kms and pkcs11 for an active key",
+			"keys[2].vault.address: is required",
+			"keys[2].vault.token_file: is required",
+			"keys[3].vault.address: must not carry credentials: token_file is a key of its own",
+			"keys[4].vault: belongs to keys whose kms begins with hashivault://",
+			"keys[5].kms: want hashivault://, awskms://, gcpkms:// or azurekms:// and the key",
+			"keys[6].kms: want hashivault://, awskms://, gcpkms:// or azurekms:// and the key",
+			"keys[7].password_file: belongs to file",
+			"keys[7].kms: must not carry credentials",
+			"keys[8].pkcs11.module: is required",
+			"keys[8].pkcs11.token: is required",
+			"keys[8].pkcs11.key: is required, or id",
+			"keys[9].vault.address: want an address such as https://vault.example.com:8200",
+			"keys[10].vault.address: want scheme, host and port alone",
+			"keys[11].vault.address: want https, or http on a loopback address, where an agent may listen: the token is sent there",
+			"keys[11].public_key_file: is required",
+			"keys[12].vault.key_version: want 0 to 1073741824",
+			"keys[12].aws: belongs to keys whose kms begins with awskms://",
+			"keys[13].ca_file: belongs to kms",
+			"keys[14].pkcs11.id: want hexadecimal digits",
+			"keys[15].kms: want hashivault://, awskms://, gcpkms:// or azurekms:// and the key",
+		}},
+		{"terms", rest + `
+keys:
+  - {name: a, file: k}
+  - {name: b, file: k}
+  - {name: old, public_key_file: k, state: verify-only}
+sign: {format: cosign, key: old, annotations: {'': x}}
+policies:
+  - {format: best, key: nobody}
+  - {projects: [pci-*, Shop, '['], annotations: {a: 1}}
+  - {projects: [a], annotations: [a]}
+  - {projects: [a], key: b, annotations: {"a\tb": c}}
+  - {projects: [a], key: old, format: bundle, formt: bundle}
+`, []string{
+			"policies[1].annotations: want a mapping of texts; put numbers and the like into quotes",
+			"policies[2].annotations: want a mapping of texts; put numbers and the like into quotes",
+			"policies[4].formt: unknown key",
+			"sign.format: want one of auto, legacy, bundle, both",
+			"sign.key: want the name of a key whose state is active",
+			"sign.annotations: want keys of 1 to 256 bytes in UTF-8 without control characters",
+			"policies[0].projects: want at least one entry",
+			"policies[0].format: want one of auto, legacy, bundle, both",
+			"policies[0].key: want the name of a key whose state is active",
+			"policies[1].projects[1]: want the name of a Harbor project, or a glob such as team-*",
+			"policies[1].projects[2]: want the name of a Harbor project, or a glob such as team-*",
+			"policies[3].annotations: want keys of 1 to 256 bytes in UTF-8 without control characters",
+			"policies[4].key: want the name of a key whose state is active",
 		}},
 		{"addresses", key + `
 harbor: {url: 'https://u:hunter2@h/', username: u, secret_file: s, public_host: 'https://h', user_agent: curl}

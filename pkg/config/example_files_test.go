@@ -34,14 +34,14 @@ type documented struct {
 	comment string
 }
 
-// readExample finds the keys of an example. A commented key is "#key:", prose is "# text".
+// readExample finds the keys of an example. A commented key is "#key:" or "#- key:", prose is "# text".
 func readExample(t *testing.T, file string) []documented {
 	t.Helper()
 	content, err := fs.ReadFile(os.DirFS(examples), file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := regexp.MustCompile(`^( *)(- )?#?([a-z_]+):( .*)?$`)
+	key := regexp.MustCompile(`^( *)#?(- )?([a-z0-9_]+):( .*)?$`)
 	prose := regexp.MustCompile(`^ *#( (.*))?$`)
 	type level struct {
 		indent int
@@ -99,7 +99,7 @@ func TestExamplesDocumentEveryKey(t *testing.T) {
 
 // What is commented out must be right as well: it is what people uncomment.
 func TestExamplesUncommented(t *testing.T) {
-	commented := regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`)
+	commented := regexp.MustCompile(`(?m)^( *)#((?:- )?[a-z0-9_]+:)`)
 	for file, exclusive := range map[string][]string{
 		"receiver.yaml": {
 			"queue.credentials_file: exclude queue.username: set one of them",

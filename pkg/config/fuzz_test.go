@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // FuzzLoad feeds one file and one variable to both programs: an error, or a configuration that is what its package says.
@@ -22,6 +23,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte(minimalReceiver), "HARBORSEAL_QUEUE_EMBEDDED_USERS_1_NAME=x")
 	f.Add([]byte(minimalSigner), "HARBORSEAL_HARBOR_URL=https://h")
+	f.Add([]byte(minimalSigner), "HARBORSEAL_SIGN_ANNOTATIONS=a=b,c=d")
 	f.Add([]byte("a: &a [*a]\n? {b: 1}\n: 2\n<<: {log: {level: x}}\n"), "HARBORSEAL_PORT_1_TCP=x")
 	f.Add([]byte("keys: [[], {1: 2}, 2026-11-22, !!binary eA==, .nan]\n"), "=")
 	path := filepath.Join(f.TempDir(), "config.yaml")
@@ -48,16 +50,31 @@ func FuzzLoad(f *testing.F) {
 
 func checkSigner(t *testing.T, s *config.Signer) {
 	t.Helper()
-	active := 0
+	active := make(map[string]bool)
 	for _, key := range s.Keys {
 		if key.State == config.Active {
-			active++
+			active[key.Name] = true
 		}
-		if (key.State == config.Active) != (key.File != "") || (key.File == "") == (key.PublicKeyFile == "") {
+		private := 0
+		for _, has := range []bool{key.File != "", key.KMS != "", key.PKCS11.Module != ""} {
+			if has {
+				private++
+			}
+		}
+		if (key.State == config.Active) != (private == 1) || (private == 0 && key.PublicKeyFile == "") {
 			t.Errorf("signer: accepted the key %+v", key)
 		}
 	}
-	if active != 1 || s.Harbor.PublicHost == "" || strings.Contains(s.Harbor.URL, "@") || s.Sweep.Interval < time.Second ||
+	set, err := policy.NewSet(s.Policies())
+	if err != nil {
+		t.Fatalf("signer: accepted terms that are no policies: %v", err)
+	}
+	for _, terms := range s.Terms {
+		if key := set.Lookup(terms.Projects[0]).Terms.Key; !active[key] {
+			t.Errorf("signer: accepted the key %q, which does not sign, for %s", key, terms.Projects[0])
+		}
+	}
+	if !active[s.Sign.Key] || s.Harbor.PublicHost == "" || strings.Contains(s.Harbor.URL, "@") || s.Sweep.Interval < time.Second ||
 		s.Sign.Concurrency < 1 || !filepath.IsAbs(s.Harbor.SecretFile) {
 		t.Errorf("signer: accepted %+v", s)
 	}

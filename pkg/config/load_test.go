@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 const minimalReceiver = `
@@ -101,8 +102,9 @@ func TestSignerDefaults(t *testing.T) {
 		},
 		Keys: []config.Key{{
 			Name: "k1", File: filepath.Join(dir, "k1.key"), PasswordFile: "/etc/k1.password", State: config.Active,
+			Timeout: 10 * time.Second,
 		}},
-		Sign:     config.Sign{Concurrency: 32, MaxAge: 24 * time.Hour},
+		Sign:     config.Sign{Format: policy.FormatAuto, Key: "k1", Concurrency: 32, MaxAge: 24 * time.Hour},
 		Sweep:    config.Sweep{Interval: 5 * time.Minute, PageSize: 100},
 		Queue:    config.Queue{URLs: []string{"nats://127.0.0.1:4222"}, Replicas: 1, AckWait: time.Minute},
 		Shutdown: config.Shutdown{Drain: 20 * time.Second},

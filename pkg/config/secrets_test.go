@@ -14,13 +14,14 @@ import (
 const sentinel = "Hunter2:/?#\x7f"
 
 func TestSecretsArePathsOfFiles(t *testing.T) {
-	secret := regexp.MustCompile(`(password|passphrase|secret|token|credential|private|seed)s?`)
+	secret := regexp.MustCompile(`(password|passphrase|secret|token|credential|private|seed|^pin)s?`)
 	file := regexp.MustCompile(`_files?$`)
 	found := 0
 	for program, keys := range allLeaves(t) {
 		for _, l := range keys {
 			name := l.path[strings.LastIndex(l.path, ".")+1:]
-			if !secret.MatchString(name) {
+			// A token of PKCS #11 is a part of an HSM, and this is its label.
+			if !secret.MatchString(name) || l.path == "keys[].pkcs11.token" {
 				continue
 			}
 			found++
@@ -54,6 +55,15 @@ func TestErrorsNeverRepeatValues(t *testing.T) {
 		"text for a list":          "keys: Hunter2",
 		"list for a list of texts": "projects: [[Hunter2]]",
 		"variable for an entry":    "keys: [Hunter2]",
+		"text for annotations":     "sign: {annotations: Hunter2}",
+		"list of annotations":      "sign: {annotations: [Hunter2]}",
+		"annotation of a list":     "sign: {annotations: {a: [Hunter2]}}",
+		"key of an annotation":     `sign: {annotations: {"Hunter2\u0007": a}}`,
+		"reference to a KMS":       "keys: [{name: a, kms: 'awskms://Hunter2@h/k'}]",
+		"another scheme":           "keys: [{name: a, kms: 'Hunter2://k'}]",
+		"address of a Vault":       "keys: [{name: a, kms: 'hashivault://k', vault: {address: 'https://h/Hunter2'}}]",
+		"name of a key":            "keys: [{name: a, file: k}]\nsign: {key: Hunter2}",
+		"format":                   "policies: [{projects: [a], format: Hunter2}]",
 		"not YAML":                 "Hunter2: [",
 		"anchor":                   "log: *Hunter2",
 		"binary":                   "log: !!binary Hunter2*",

@@ -38,7 +38,8 @@ func (c *Signer) complete(_ map[string]any, p *problems) {
 	p.listen("ops.listen", c.Ops.Listen)
 	c.Harbor.complete(p)
 	p.projects("projects", c.Projects)
-	checkKeys(c.Keys, p)
+	active := c.completeKeys(p)
+	c.completeTerms(active, p)
 	p.count("sign.concurrency", c.Sign.Concurrency, 1, 1024)
 	p.between("sign.max_age", c.Sign.MaxAge, time.Minute, 30*24*time.Hour)
 	p.between("sweep.interval", c.Sweep.Interval, time.Second, 24*time.Hour)
@@ -152,47 +153,9 @@ func (q ReceiverQueue) check(p *problems) {
 	}
 }
 
-func checkPublicKeys(keys []PublicKey, p *problems) {
-	names := make(map[string]bool)
-	for i, key := range keys {
-		at := entry("keys", i)
-		p.unique(at+".name", key.Name, names)
-		p.required(at+".public_key_file", key.PublicKeyFile)
-		p.keyState(at+".state", key.State)
-	}
-}
-
-func checkKeys(keys []Key, p *problems) {
-	names := make(map[string]bool)
-	active := 0
-	for i, key := range keys {
-		at := entry("keys", i)
-		p.unique(at+".name", key.Name, names)
-		p.keyState(at+".state", key.State)
-		if key.State == Active {
-			active++
-			p.required(at+".file", key.File)
-			p.required(at+".password_file", key.PasswordFile)
-			if key.PublicKeyFile != "" {
-				p.add(at+".public_key_file", "belongs to keys that do not sign; an active key brings its own public key")
-			}
-			continue
-		}
-		// A key that signs no more has no business in a process that can be attacked.
-		if key.File != "" || key.PasswordFile != "" {
-			p.add(at+".file", "belongs to the active key alone; this one needs its public_key_file")
-		} else {
-			p.required(at+".public_key_file", key.PublicKeyFile)
-		}
-	}
-	if active != 1 {
-		p.add("keys", "want exactly one key whose state is active, have %d", active)
-	}
-}
-
 func (p *problems) projects(path string, patterns []string) {
 	for i, pattern := range patterns {
-		if _, err := policy.NewSet([]string{pattern}); err != nil {
+		if _, err := policy.NewSet(policy.SetConfig{Projects: []string{pattern}}); err != nil {
 			p.add(entry(path, i), "want the name of a Harbor project, or a glob such as team-*")
 		}
 	}

@@ -30,6 +30,8 @@ var (
 	errWantDuration = errors.New("want a duration such as 90s, 5m or 24h")
 	errWantSize     = errors.New("want a size such as 8GiB, 512MiB or a number of bytes")
 	errWantList     = errors.New("want a list of texts")
+	errWantTexts    = errors.New("want a mapping of texts; put numbers and the like into quotes")
+	errWantPairs    = errors.New("want key=value, and commas between several, each key once")
 )
 
 // setLeaf reads value into a field that is neither a mapping nor a list of mappings.
@@ -53,6 +55,12 @@ func setLeaf(field reflect.Value, value any) error {
 			return err
 		}
 		*target = list
+	case *map[string]string:
+		texts, err := parseTexts(value)
+		if err != nil {
+			return err
+		}
+		*target = texts
 	default:
 		return setScalar(field, value)
 	}
@@ -156,4 +164,35 @@ func parseList(value any) ([]string, error) {
 		return nil, errWantList
 	}
 	return list, nil
+}
+
+// parseTexts reads a YAML mapping of texts, or the pairs of a variable between its commas. The result is never nil: a
+// mapping without keys is a value too.
+func parseTexts(value any) (map[string]string, error) {
+	texts := make(map[string]string)
+	switch v := value.(type) {
+	case text:
+		if strings.TrimSpace(string(v)) == "" {
+			return texts, nil
+		}
+		for pair := range strings.SplitSeq(string(v), ",") {
+			key, value, found := strings.Cut(pair, "=")
+			key = strings.TrimSpace(key)
+			if _, twice := texts[key]; twice || !found {
+				return nil, errWantPairs
+			}
+			texts[key] = strings.TrimSpace(value)
+		}
+	case map[string]any:
+		for key, value := range v {
+			s, ok := value.(string)
+			if !ok {
+				return nil, errWantTexts
+			}
+			texts[key] = s
+		}
+	default:
+		return nil, errWantTexts
+	}
+	return texts, nil
 }

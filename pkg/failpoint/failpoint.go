@@ -27,6 +27,7 @@ const (
 	SigningAfterChildren = "signing/after-children" // the children of an index are enqueued
 	SigningAfterLookup   = "signing/after-lookup"   // no valid signature was found
 	SigningAfterSign     = "signing/after-sign"     // the signature's bytes exist
+	SigningAfterKeep     = "signing/after-keep"     // they are stored, for whoever signs the same digest
 	SigningAfterPayload  = "signing/after-payload"  // the payload blob is pushed
 	SigningAfterAttach   = "signing/after-attach"   // the signature's manifest is put
 	SigningAfterVerify   = "signing/after-verify"   // the signature was read back and verifies
@@ -44,7 +45,7 @@ const (
 func Names() []string {
 	return []string{
 		SigningReceived, SigningAfterDecide, SigningAfterManifest, SigningAfterChildren, SigningAfterLookup,
-		SigningAfterSign, SigningAfterPayload, SigningAfterAttach, SigningAfterVerify, SigningAfterEvent, SigningAfterAck,
+		SigningAfterSign, SigningAfterKeep, SigningAfterPayload, SigningAfterAttach, SigningAfterVerify, SigningAfterEvent, SigningAfterAck,
 		ReceiverAfterRecord, ReceiverAfterEnqueue,
 	}
 }

@@ -62,6 +62,7 @@ const (
 	ConcurrentWriter    Reason = "concurrent_writer"    // somebody else changed the same tag meanwhile
 	StorageUnavailable  Reason = "storage_unavailable"  // the database of the ledger's view
 	UnsupportedManifest Reason = "unsupported_manifest" // a manifest format that cannot be signed, such as schema 1
+	UnsupportedFormat   Reason = "unsupported_format"   // a signature format that this Harbor does not take
 )
 
 // Error is a failure of a known kind. Its text is that of the wrapped error alone.

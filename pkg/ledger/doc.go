@@ -18,7 +18,8 @@ import (
 )
 
 // Rules is the version of the rules by which events become rows. A change of [Record] that gives other rows for the same
-// events must raise it: a view that was made by older rules is then rebuilt.
+// events must raise it: a view that was made by older rules is then rebuilt. That forgets the digests whose events have expired; a
+// change that only adds parts leaves it as it is, and has the store add them and go through the stream once more.
 const Rules = 1
 
 // ErrOtherBasis says that the view was reset, or brought forward, by somebody else meanwhile. Ask for its position again.

@@ -179,7 +179,7 @@ func (p *Projector) prepare(ctx context.Context) (Position, error) {
 	}
 	why := rebuildReason(position, created, last)
 	if why == "" {
-		if first > position.Seq+1 {
+		if position.Seq > 0 && first > position.Seq+1 {
 			// Older events have expired before they were projected: their rows stay as they are, and nobody can tell more.
 			p.logger.Error().Uint64("position", position.Seq).Uint64("first", first).Msg("ledger events have expired before they were projected")
 		}

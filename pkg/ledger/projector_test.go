@@ -1,9 +1,11 @@
 package ledger_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -262,6 +264,36 @@ func TestProjectorRebuilds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A view that a change of its schema sent back to the beginning keeps its rows, and nobody is told of events that were
+// missed.
+func TestProjectorReadsAgainFromTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream, view := ledgertest.NewStream(ledgertest.Epoch()), &ledgertest.Memory{}
+		ledgertest.Begin(t, view)
+		stream.Append(received(1), received(2))
+		stream.Expire(2)
+		var logged bytes.Buffer
+		metrics := prometheus.NewRegistry()
+		p, err := ledger.NewProjector(ledger.ProjectorConfig{Source: stream, View: view, Logger: zerolog.New(&logged), Registerer: metrics})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run() = %v, want nil", err)
+		}
+		wantRows(t, view, map[string]ledger.State{digest(2): ledger.Pending})
+		wantValues(t, metrics, map[string]float64{"harborseal_ledger_rebuilds_total": 0})
+		if strings.Contains(logged.String(), "expired") {
+			t.Errorf("log = %s, want nothing of expired events", logged.String())
+		}
+	})
 }
 
 // TestProjectorNoticesAReplacedStream has a source that reconnects by itself and says nothing.

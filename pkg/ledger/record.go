@@ -29,6 +29,8 @@ func States() []State { return []State{Pending, Signed, Failed, Dead, Skipped, G
 const (
 	maxText   = 512
 	maxDetail = 2048
+	// maxSignatures bounds the evidence of one event: there is one for each format.
+	maxSignatures = 16
 )
 
 // Record is all that the events applied so far say of one digest. Each part keeps the lowest or the highest sequence that
@@ -64,6 +66,12 @@ type Record struct {
 	KeyID           string
 	Format          string
 	SignatureDigest string
+
+	// The last signed event as well, with a sequence of its own: rows of a program that did not know these parts are made
+	// whole when the event is read again. Note is what the event says for people.
+	SignaturesSeq uint64
+	Signatures    []artifact.Evidence
+	Note          string
 
 	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq that of a failed attempt which found that no
 	// signature counts.
@@ -167,9 +175,27 @@ func (r *Record) applySigned(seq uint64, at time.Time, e artifact.Event) {
 	}
 	if higher(&r.VerifiedSeq, seq) {
 		r.VerifiedAt = at
-		r.KeyID, r.Format = clean(e.KeyID, maxText), clean(e.Format, maxText)
+		r.KeyID, r.Format = clean(e.KeyID, maxText), clean(string(e.Format), maxText)
 		r.SignatureDigest = clean(e.SignatureDigest, maxText)
 	}
+	if higher(&r.SignaturesSeq, seq) {
+		r.Signatures, r.Note = evidence(e), clean(e.Detail, maxDetail)
+	}
+}
+
+// evidence gives the signatures of a signed event. Events of older programs name one, in fields of their own.
+func evidence(e artifact.Event) []artifact.Evidence {
+	all := e.Signatures
+	if one := (artifact.Evidence{Format: e.Format, KeyID: e.KeyID, Digest: e.SignatureDigest}); len(all) == 0 && one != (artifact.Evidence{}) {
+		all = []artifact.Evidence{one}
+	}
+	kept := make([]artifact.Evidence, 0, len(all))
+	for _, s := range all[:min(len(all), maxSignatures)] {
+		kept = append(kept, artifact.Evidence{
+			Format: artifact.Format(clean(string(s.Format), maxText)), KeyID: clean(s.KeyID, maxText), Digest: clean(s.Digest, maxText),
+		})
+	}
+	return kept
 }
 
 func (r *Record) applyReceived(seq uint64, at time.Time, e artifact.Event) {

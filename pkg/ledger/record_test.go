@@ -130,7 +130,11 @@ func TestRow(t *testing.T) {
 		{Kind: artifact.Failed, Ref: ref, Time: at(2), Reason: "timeout", Detail: "no answer", Attempts: 1, MediaType: "a/b", PolicyRevision: "r1"},
 		{Kind: artifact.Signed, Ref: ref, Time: at(3), How: artifact.Made, KeyID: "k1", Format: "legacy", SignatureDigest: "s1", Attempts: 2, PolicyRevision: "r2"},
 		{Kind: artifact.Received, Ref: ref, Time: at(4), Tag: "v2", Pusher: "bob"},
-		{Kind: artifact.Signed, Ref: ref, Time: at(5), How: artifact.Found, KeyID: "k2", Format: "bundle", SignatureDigest: "s2", Attempts: 1, Parent: parent},
+		{
+			Kind: artifact.Signed, Ref: ref, Time: at(5), How: artifact.Found, KeyID: "k2", Format: "bundle", SignatureDigest: "s2", Attempts: 1, Parent: parent,
+			Detail: "the tag is locked", Signatures: []artifact.Evidence{{Format: "bundle", KeyID: "k2", Digest: "s2"}},
+		},
+		{Kind: artifact.Failed, Ref: ref, Time: at(6), Reason: "timeout", Detail: "no answer"},
 	}
 	r := ledger.Record{Ref: ref}
 	entries := ledgertest.Entries(events...)
@@ -162,7 +166,8 @@ func TestRow(t *testing.T) {
 		{"how is the first", got.How, artifact.Made},
 		{"attempts are the most", got.Attempts, uint64(2)},
 		{"policy_revision is the last that was named", got.PolicyRevision, "r2"},
-		{"ledger_seq", got.LedgerSeq, uint64(5)},
+		{"ledger_seq", got.LedgerSeq, uint64(6)},
+		{"note is that of the last signed event", got.Note, "the tag is locked"},
 	}
 	for _, c := range checks {
 		if c.got != c.want {
@@ -172,7 +177,54 @@ func TestRow(t *testing.T) {
 	if want := []string{"v2", "v1"}; !slices.Equal(got.Tags, want) {
 		t.Errorf("tags = %v, want %v", got.Tags, want)
 	}
+	if want := []artifact.Evidence{{Format: "bundle", KeyID: "k2", Digest: "s2"}}; !slices.Equal(got.Signatures, want) {
+		t.Errorf("signatures = %v, want those of the last signed event, %v", got.Signatures, want)
+	}
 	if want := []string{parent}; !slices.Equal(got.Parents, want) {
 		t.Errorf("parents = %v, want %v", got.Parents, want)
+	}
+}
+
+func TestSignatures(t *testing.T) {
+	legacy := artifact.Evidence{Format: artifact.Legacy, KeyID: "k1", Digest: "s1"}
+	bundle := artifact.Evidence{Format: artifact.Bundle, KeyID: "k1", Digest: "s2"}
+	old := artifact.Event{Format: artifact.Legacy, KeyID: "k1", SignatureDigest: "s1"}
+	of := func(all ...artifact.Evidence) artifact.Event {
+		return artifact.Event{Format: all[0].Format, KeyID: all[0].KeyID, SignatureDigest: all[0].Digest, Signatures: all}
+	}
+	hostile := artifact.Evidence{Format: "\xff", KeyID: "\x00", Digest: strings.Repeat("x", 1000)}
+	tests := []struct {
+		name   string
+		events []artifact.Event
+		want   []artifact.Evidence
+		format string
+	}{
+		{"none", nil, []artifact.Evidence{}, ""},
+		{"of an older program", []artifact.Event{old}, []artifact.Evidence{legacy}, "legacy"},
+		{"that says nothing", []artifact.Event{{}}, []artifact.Evidence{}, ""},
+		{"one", []artifact.Event{of(bundle)}, []artifact.Evidence{bundle}, "bundle"},
+		{"both formats", []artifact.Event{of(legacy, bundle)}, []artifact.Evidence{legacy, bundle}, "both"},
+		{"two of one format", []artifact.Event{of(bundle, bundle)}, []artifact.Evidence{bundle, bundle}, "bundle"},
+		{"the last event counts", []artifact.Event{of(legacy, bundle), old}, []artifact.Evidence{legacy}, "legacy"},
+		{"too many", []artifact.Event{of(slices.Repeat([]artifact.Evidence{legacy}, 17)...)}, slices.Repeat([]artifact.Evidence{legacy}, 16), "legacy"},
+		{
+			"text that nobody should trust",
+			[]artifact.Event{of(hostile)},
+			[]artifact.Evidence{{Format: "\uFFFD", KeyID: "\uFFFD", Digest: strings.Repeat("x", 512)}},
+			"\uFFFD",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := ledger.Record{Ref: ledgertest.Ref("demo/app", 1)}
+			for i, e := range tt.events {
+				e.Kind, e.Ref = artifact.Signed, r.Ref
+				r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: e})
+			}
+			got := r.Row()
+			if got.Signatures == nil || !slices.Equal(got.Signatures, tt.want) || got.Format != tt.format {
+				t.Errorf("signatures = %#v of format %q, want %v of format %q", got.Signatures, got.Format, tt.want, tt.format)
+			}
+		})
 	}
 }

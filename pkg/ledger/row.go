@@ -39,20 +39,28 @@ type Row struct {
 	Reason string `json:"reason"`
 	Detail string `json:"detail"`
 
-	// SignedAt is when a signature was first known to hold, and How is about that one; VerifiedAt is when one was last
-	// checked, and the rest is about the latter, which may be another one. They stay when the digest or its signature is gone: only State says what counts now.
-	SignedAt        *time.Time   `json:"signed_at"`
-	VerifiedAt      *time.Time   `json:"verified_at"`
-	KeyID           string       `json:"key_id"`
-	Format          string       `json:"format"`
-	SignatureDigest string       `json:"signature_digest"`
-	How             artifact.How `json:"how"`
+	// SignedAt is when a signature was first known to hold, and How is about that one; VerifiedAt is when signatures were
+	// last checked, and the rest is about those, which may be others. They stay when the digest or its signature is gone:
+	// only State says what counts now.
+	SignedAt   *time.Time `json:"signed_at"`
+	VerifiedAt *time.Time `json:"verified_at"`
+	// Signatures are never nil. KeyID and SignatureDigest are those of the first; Format is its format, or [Both].
+	Signatures      []artifact.Evidence `json:"signatures"`
+	KeyID           string              `json:"key_id"`
+	Format          string              `json:"format"`
+	SignatureDigest string              `json:"signature_digest"`
+	How             artifact.How        `json:"how"`
+	// Note is what the signer said about the signatures, for people: such as why one has another format than was asked for.
+	Note string `json:"note"`
 
 	Attempts       uint64 `json:"attempts"`
 	PolicyRevision string `json:"policy_revision"`
 	// LedgerSeq is the sequence of the last event that concerns the digest.
 	LedgerSeq uint64 `json:"ledger_seq"`
 }
+
+// Both is the format of a row whose signatures have more than one.
+const Both = "both"
 
 // Row gives the record as the report shows it, with the tags and parents that the record itself holds.
 func (r *Record) Row() Row {
@@ -61,13 +69,24 @@ func (r *Record) Row() Row {
 		Parents: newest(r.Parents), ParentsTotal: len(r.Parents), Tags: newest(r.Tags), TagsTotal: len(r.Tags),
 		Pusher: r.Pusher, PushedAt: optional(r.PushedAt), FirstSeenAt: r.FirstSeenAt, ReceivedAt: optional(r.ReceivedAt),
 		State: r.State(), SignedAt: optional(r.SignedAt), VerifiedAt: optional(r.VerifiedAt),
-		KeyID: r.KeyID, Format: r.Format, SignatureDigest: r.SignatureDigest, How: r.How,
+		Signatures: append([]artifact.Evidence{}, r.Signatures...),
+		KeyID:      r.KeyID, Format: r.format(), SignatureDigest: r.SignatureDigest, How: r.How, Note: r.Note,
 		Attempts: r.Attempts, PolicyRevision: r.PolicyRevision, LedgerSeq: r.LastSeq,
 	}
 	if row.State != Signed {
 		row.Reason, row.Detail = r.Reason, r.Detail
 	}
 	return row
+}
+
+// format gives the one format that all signatures have, or [Both].
+func (r *Record) format() string {
+	for _, s := range r.Signatures {
+		if s.Format != r.Signatures[0].Format {
+			return Both
+		}
+	}
+	return r.Format
 }
 
 // newest gives the names by the sequence that named them last, newest first, then by name.

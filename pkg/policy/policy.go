@@ -35,6 +35,8 @@ type Policy struct {
 	Enabled bool
 	// Revision names the version of the policies that this one was read from; every event carries it.
 	Revision string
+	// Terms are how they are signed.
+	Terms Terms
 }
 
 // Subject is what the signer knows of a manifest after it has read it.
@@ -71,48 +73,74 @@ func Decide(p Policy, s Subject) Decision {
 
 // Set holds the policies of all projects, by name and by glob. It is immutable and safe for concurrent use.
 type Set struct {
-	patterns []string
+	cfg      SetConfig
 	revision string
 }
 
-// NewSet makes a set in which the projects that a pattern names are enabled. A pattern is a project's name, or a glob in
-// the syntax of path.Match.
-func NewSet(patterns []string) (*Set, error) {
-	var errs []error
-	for i, p := range patterns {
-		err := artifact.ValidateProject(p)
-		if IsGlob(p) {
-			_, err = path.Match(p, "")
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("projects[%d] %.64q: want a Harbor project's name, or a glob: %w", i, p, err))
+// SetConfig is what a Set is made of.
+type SetConfig struct {
+	// Projects are the names and globs, in the syntax of path.Match, of the projects that are enabled.
+	Projects []string
+	// Default are the terms of projects that no rule names, and what rules leave open.
+	Default Terms
+	// Rules: the first one that names a project is its rule. A rule enables nothing.
+	Rules []Rule
+}
+
+// NewSet validates the configuration and reports all that is wrong at once.
+func NewSet(cfg SetConfig) (*Set, error) {
+	errs := []error{checkPatterns("projects", cfg.Projects)}
+	cfg.Default = cfg.Default.or(Terms{Format: FormatAuto}).clone()
+	errs = append(errs, cfg.Default.Format.Validate())
+	rules := make([]Rule, len(cfg.Rules))
+	for i, rule := range cfg.Rules {
+		errs = append(errs, checkPatterns(fmt.Sprintf("rules[%d].projects", i), rule.Projects))
+		rules[i] = Rule{Projects: rule.Projects, Terms: rule.Terms.or(cfg.Default).clone()}
+		if err := rules[i].Terms.Format.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("rules[%d]: %w", i, err))
 		}
 	}
+	cfg.Rules = rules
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	canonical, err := json.Marshal(patterns)
+	canonical, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("computing the revision: %w", err)
 	}
 	sum := sha256.Sum256(canonical)
-	return &Set{patterns: patterns, revision: hex.EncodeToString(sum[:6])}, nil
+	return &Set{cfg: cfg, revision: hex.EncodeToString(sum[:6])}, nil
 }
 
 // Lookup gives the policy of a project. A project that nothing names has a policy that is not enabled.
 func (s *Set) Lookup(project string) Policy {
-	p := Policy{Revision: s.revision}
-	for _, pattern := range s.patterns {
+	p := Policy{Revision: s.revision, Terms: s.cfg.Default}
+	for _, pattern := range s.cfg.Projects {
 		if match(pattern, project) {
 			p.Enabled = true
+			break
+		}
+	}
+	for _, rule := range s.cfg.Rules {
+		if rule.names(project) {
+			p.Terms = rule.Terms
 			break
 		}
 	}
 	return p
 }
 
-// Patterns gives the names and globs that the set was made of. It must not be changed.
-func (s *Set) Patterns() []string { return s.patterns }
+// Terms gives all terms that a project may have: the default ones, then those of the rules.
+func (s *Set) Terms() []Terms {
+	all := []Terms{s.cfg.Default}
+	for _, rule := range s.cfg.Rules {
+		all = append(all, rule.Terms)
+	}
+	return all
+}
+
+// Patterns gives the names and globs of the projects that are enabled. It must not be changed.
+func (s *Set) Patterns() []string { return s.cfg.Projects }
 
 // IsGlob says whether a pattern can match more than one project.
 func IsGlob(pattern string) bool { return strings.ContainsAny(pattern, `*?[\\`) }

@@ -1,6 +1,8 @@
 package policy_test
 
 import (
+	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -8,7 +10,7 @@ import (
 )
 
 func TestSet(t *testing.T) {
-	set, err := policy.NewSet([]string{"demo", "team-*", "pci?", "2024", "a.b"})
+	set, err := policy.NewSet(policy.SetConfig{Projects: []string{"demo", "team-*", "pci?", "2024", "a.b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,7 @@ func TestSet(t *testing.T) {
 
 func TestRevisionNamesTheContent(t *testing.T) {
 	revision := func(patterns ...string) string {
-		set, err := policy.NewSet(patterns)
+		set, err := policy.NewSet(policy.SetConfig{Projects: patterns})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +48,7 @@ func TestRevisionNamesTheContent(t *testing.T) {
 }
 
 func TestNewSetReportsAll(t *testing.T) {
-	_, err := policy.NewSet([]string{"Demo", "good", "[", "a/b"})
+	_, err := policy.NewSet(policy.SetConfig{Projects: []string{"Demo", "good", "[", "a/b"}})
 	if err == nil {
 		t.Fatal("NewSet accepts bad names")
 	}
@@ -79,5 +81,67 @@ func TestDecide(t *testing.T) {
 				t.Errorf("Decide = %+v, want %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestTermsOfProjects(t *testing.T) {
+	defaults := policy.Terms{Key: "common", Annotations: map[string]string{"a": "1"}}
+	set, err := policy.NewSet(policy.SetConfig{
+		Projects: []string{"*"}, Default: defaults,
+		Rules: []policy.Rule{
+			{Projects: []string{"pci-*", "cards"}, Terms: policy.Terms{Format: policy.FormatBoth, Key: "pci"}},
+			{Projects: []string{"pci-web"}, Terms: policy.Terms{Format: policy.FormatLegacy}}, // never reached
+			{Projects: []string{"lab"}, Terms: policy.Terms{Format: policy.FormatBundle, Annotations: map[string]string{}}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for project, want := range map[string]policy.Terms{
+		"shop":    {Format: policy.FormatAuto, Key: "common", Annotations: defaults.Annotations},
+		"pci-web": {Format: policy.FormatBoth, Key: "pci", Annotations: defaults.Annotations},
+		"cards":   {Format: policy.FormatBoth, Key: "pci", Annotations: defaults.Annotations},
+		"lab":     {Format: policy.FormatBundle, Key: "common", Annotations: map[string]string{}},
+	} {
+		if got := set.Lookup(project).Terms; !reflect.DeepEqual(got, want) {
+			t.Errorf("terms of %s are %+v, want %+v", project, got, want)
+		}
+	}
+	if got := len(set.Terms()); got != 4 {
+		t.Errorf("%d terms, want those of the default and of three rules", got)
+	}
+	if other, err := policy.NewSet(policy.SetConfig{Projects: []string{"*"}, Default: policy.Terms{Key: "common"}}); err != nil || other.Lookup("shop").Revision == set.Lookup("shop").Revision {
+		t.Errorf("other terms have the same revision (%v)", err)
+	}
+	_, err = policy.NewSet(policy.SetConfig{Default: policy.Terms{Format: "best"}, Rules: []policy.Rule{{Projects: []string{"["}, Terms: policy.Terms{Format: "worst"}}}})
+	for _, want := range []string{"best", "worst", "rules[0].projects[0]"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not name %s", err, want)
+		}
+	}
+}
+
+func TestFormats(t *testing.T) {
+	legacy, bundle, both := "legacy", "bundle", "legacy bundle"
+	for _, tt := range []struct {
+		format       policy.Format
+		old, current string // before Harbor 2.15, and since; empty for ErrNeedsBundles
+	}{
+		{"", legacy, both},
+		{policy.FormatAuto, legacy, both},
+		{policy.FormatLegacy, legacy, legacy},
+		{policy.FormatBundle, "", bundle},
+		{policy.FormatBoth, "", both},
+	} {
+		for bundles, want := range map[bool]string{false: tt.old, true: tt.current} {
+			got, err := tt.format.Formats(bundles)
+			var names []string
+			for _, f := range got {
+				names = append(names, string(f))
+			}
+			if strings.Join(names, " ") != want || (want == "") != errors.Is(err, policy.ErrNeedsBundles) {
+				t.Errorf("%q.Formats(%t) = %v, %v, want %q", tt.format, bundles, got, err, want)
+			}
+		}
 	}
 }

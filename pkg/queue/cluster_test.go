@@ -164,3 +164,19 @@ func TestLeaderAway(t *testing.T) {
 		close(d.finish)
 	}
 }
+
+// On a cluster, the loser of a race may be told so before the winner's signature can be read.
+func TestKeepAgreesOnACluster(t *testing.T) {
+	t.Parallel()
+	_, urls := startCluster(t)
+	var clients []*queue.Client
+	for _, url := range urls {
+		clients = append(clients, queuetest.Connect(t, queue.Config{URLs: []string{url}, Replicas: 3}))
+	}
+	setup, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := clients[0].Setup(setup); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, clients, 50, func(int) {})
+}

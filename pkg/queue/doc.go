@@ -1,5 +1,5 @@
 // Package queue is the adapter to NATS JetStream: the ledger of what happened, the work queue of requests, the dead
-// letters and the ticks of recurring work. It is the only package that knows NATS, as a client and as the embedded server.
+// letters, the ticks of recurring work and the signatures that are about to be attached. It is the only package that knows NATS, as a client and as the embedded server.
 //
 // It guarantees:
 //   - What a publishing method reports as done is stored: synced to disk by the embedded server, held by a majority of the
@@ -10,6 +10,7 @@
 //     [Delivery.Bury]. It may be handed out twice, even to two programs at once: whoever works on it must be idempotent.
 //   - The ledger is append-only: the server refuses deletes and purges, and a full ledger refuses new events instead of
 //     dropping old ones. Its age limit alone removes events.
+//   - Of all signatures that [Client.Keep] was given for one digest, format and key within two hours, it gives out one.
 //
 // It assumes that NATS accepts its account and rights, that all programs of an installation use the same harbor name, and
 // that the number of partitions never changes: it is part of the key by which duplicates are found.
@@ -24,6 +25,7 @@ const (
 	streamLedger = "LEDGER"
 	streamDead   = "DEAD"
 	streamScan   = "SCAN"
+	streamKept   = "KV_SIGNATURES"
 )
 
 // schemaVersion is the version of subjects, envelopes and stream settings that this program knows.

@@ -60,3 +60,8 @@ func RawConnection(t *testing.T, server *Server) *nats.Conn {
 	t.Cleanup(connection.Close)
 	return connection
 }
+
+// DecodeKept reads what is kept in the place of s.
+func DecodeKept(data []byte, ref artifact.Ref, s artifact.Signature) (artifact.Signature, error) {
+	return decodeKept(data, ref, s)
+}

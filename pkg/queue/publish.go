@@ -30,6 +30,14 @@ const (
 // errDuplicate says that a message of the same subject is stored already.
 var errDuplicate = errors.New(duplicateDescription)
 
+// errOvertaken says that the last message of the subject is not the one that a publish was to follow.
+var errOvertaken = errors.New("the last message of the subject is another one")
+
+// answered says whether the server took a publish or refused it as it should: nothing is broken.
+func answered(err error) bool {
+	return err == nil || errors.Is(err, errDuplicate) || errors.Is(err, errOvertaken)
+}
+
 // Record appends an event to the ledger and gives its sequence. An event whose id was recorded within the last 10 minutes
 // is not stored again: the sequence is that of the first.
 //
@@ -66,7 +74,8 @@ func (c *Client) Enqueue(ctx context.Context, request artifact.Request) (duplica
 	return false, nil
 }
 
-// publish makes one attempt and waits for JetStream's answer, at most for 5 seconds. The error is a fault, or errDuplicate.
+// publish makes one attempt and waits for JetStream's answer, at most for 5 seconds. The error is a fault, errDuplicate
+// or errOvertaken.
 func (c *Client) publish(
 	ctx context.Context, stream, subject string, data []byte, opts ...jetstream.PublishOpt,
 ) (*jetstream.PubAck, error) {
@@ -76,7 +85,7 @@ func (c *Client) publish(
 	ack, err := c.send(ctx, subject, data, append(opts, jetstream.WithExpectStream(stream), jetstream.WithRetryAttempts(0))...)
 	c.metrics.publishSeconds.WithLabelValues(stream).Observe(time.Since(started).Seconds())
 	err = publishFault(err)
-	if err != nil && !errors.Is(err, errDuplicate) {
+	if !answered(err) {
 		c.metrics.publishErrors.WithLabelValues(stream, string(fault.Of(err).Reason)).Inc()
 	}
 	c.writes.note(stream, err)
@@ -105,6 +114,8 @@ func publishFault(err error) error {
 				return errDuplicate
 			}
 			return fault.New(fault.Transient, fault.QueueFull, err)
+		case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:
+			return errOvertaken
 		case codeInsufficientResources, codeStorageExceeded, codeAccountExceeded:
 			return fault.New(fault.Transient, fault.QueueFull, err)
 		case jetstream.JSErrCodeStreamMessageExceedsMaximum:
@@ -140,7 +151,7 @@ type refusal struct {
 func (w *writeState) note(stream string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err == nil || errors.Is(err, errDuplicate) {
+	if answered(err) {
 		delete(w.refused, stream)
 		return
 	}

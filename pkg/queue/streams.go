@@ -23,6 +23,7 @@ func (c *Client) streams() []stream {
 		{streamLedger, c.applyLedger},
 		{streamDead, c.applyDead},
 		{streamScan, c.applyScan},
+		{streamKept, c.applyKept},
 	}
 }
 
@@ -79,6 +80,21 @@ func (c *Client) applyScan(cfg *jetstream.StreamConfig) {
 	cfg.Discard = jetstream.DiscardNew
 	cfg.DiscardNewPerSubject = true
 	cfg.MaxAge = ageOf(existed, cfg.MaxAge, c.cfg.Limits.ScanMaxAge, defaultScanMaxAge)
+}
+
+// applyKept makes what NATS calls a key-value bucket, SIGNATURES, so that its tools show it. Reads go to the leader, not to
+// any replica: who lost the race must see the winner's. Setup never shortens the age.
+func (c *Client) applyKept(cfg *jetstream.StreamConfig) {
+	existed := cfg.Name != ""
+	c.applyCommon(cfg, "$KV.SIGNATURES.>")
+	cfg.Description = "signatures before they are attached, the first of each digest, format and key"
+	cfg.Retention = jetstream.LimitsPolicy
+	cfg.MaxMsgsPerSubject = 1
+	cfg.Discard = jetstream.DiscardNew
+	cfg.MaxAge = ageOf(existed, cfg.MaxAge, keepAge, keepAge)
+	cfg.AllowDirect = false
+	cfg.AllowRollup = true
+	cfg.DenyDelete = true
 }
 
 // ageOf gives how long a stream keeps its messages: never for a shorter time than an existing one does, where 0 is for

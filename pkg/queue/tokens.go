@@ -110,6 +110,14 @@ func ScanSubject(harbor, kind, key string, slot int64) string {
 	return strings.Join([]string{"scan.v1", harbor, kind, EncodeToken(key), strconv.FormatInt(slot, 10)}, ".")
 }
 
+// KeptSubject is where a signature is kept: $KV.SIGNATURES.v1.<harbor>.<base32 of project>.<hash of the
+// reference>.<format>.<key id>. What follows the bucket is a valid key of one.
+func KeptSubject(harbor string, ref artifact.Ref, format artifact.Format, keyID string) string {
+	return strings.Join([]string{
+		"$KV.SIGNATURES.v1", harbor, EncodeToken(ref.Project()), refToken(ref), string(format), keyID,
+	}, ".")
+}
+
 // parseScanSubject reads what ScanSubject wrote.
 func parseScanSubject(subject string) (Tick, error) {
 	tokens := strings.Split(subject, ".")

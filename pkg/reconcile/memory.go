@@ -49,10 +49,11 @@ func (m *memory) remember(k [sha256.Size]byte) {
 	m.seen[k] = time.Now()
 }
 
-// verifiedKey names the fact that a manifest was seen signed while Harbor listed these signatures.
-func verifiedKey(l artifact.Listed) [sha256.Size]byte {
+// verifiedKey names the fact that a manifest was seen signed as a revision of the policies asks, while Harbor listed these
+// signatures.
+func verifiedKey(revision string, l artifact.Listed) [sha256.Size]byte {
 	h := sha256.New()
-	h.Write([]byte("verified " + l.Ref.String()))
+	h.Write([]byte("verified " + revision + " " + l.Ref.String()))
 	for _, digest := range slices.Sorted(slices.Values(l.Signatures)) {
 		h.Write([]byte("\n" + digest))
 	}

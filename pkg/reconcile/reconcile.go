@@ -62,8 +62,8 @@ type Config struct {
 	Harbor   Harbor
 	Queue    Queue
 	Policies Policies
-	// Signed says whether a manifest carries a valid signature.
-	Signed func(ctx context.Context, ref artifact.Ref) (bool, error)
+	// Signed says whether a manifest carries the signatures that its policy asks for.
+	Signed func(ctx context.Context, p policy.Policy, l artifact.Listed) (bool, error)
 	// Patterns are the names and globs of the projects that are swept, as far as their policies enable them.
 	Patterns []string
 	// Interval is the time between the sweeps of one project; 0 stands for 5 minutes.
@@ -190,7 +190,7 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 		return nil
 	}
 	started := time.Now()
-	summary, err := r.Sweep(ctx, project, "sweep-"+project+"-"+strconv.FormatInt(slot, 10))
+	summary, err := r.Sweep(ctx, project, p, "sweep-"+project+"-"+strconv.FormatInt(slot, 10))
 	// Given back only if it was interrupted, or if the queue failed, which is everybody's. One tick is out at a time: a
 	// project that cannot be listed would hold up all others.
 	if err != nil && (ctx.Err() != nil || ofTheQueue(fault.Of(err).Reason)) {
@@ -228,13 +228,13 @@ func (r *Reconciler) swept(project string, began time.Time) {
 	r.last[project] = began
 }
 
-// Sweep asks for each manifest of a project that carries no valid signature, into the bulk lane. A dead letter is asked for
+// Sweep asks for each manifest of a project that lacks what its policy p asks for, into the bulk lane. A dead letter is asked for
 // again once an hour. correlation joins the records of one sweep.
-func (r *Reconciler) Sweep(ctx context.Context, project, correlation string) (Summary, error) {
+func (r *Reconciler) Sweep(ctx context.Context, project string, p policy.Policy, correlation string) (Summary, error) {
 	var summary Summary
 	err := r.cfg.Harbor.Population(ctx, project, func(ctx context.Context, page []artifact.Listed) error {
 		for _, listed := range page {
-			if err := r.check(ctx, listed, correlation, &summary); err != nil {
+			if err := r.check(ctx, p, listed, correlation, &summary); err != nil {
 				return err
 			}
 		}
@@ -244,7 +244,7 @@ func (r *Reconciler) Sweep(ctx context.Context, project, correlation string) (Su
 	return summary, err
 }
 
-func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation string, summary *Summary) error {
+func (r *Reconciler) check(ctx context.Context, p policy.Policy, l artifact.Listed, correlation string, summary *Summary) error {
 	summary.Population++
 	if onlyAccessoryTags(l.Tags) {
 		summary.Excluded++
@@ -252,7 +252,7 @@ func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation s
 	}
 	// Harbor counts anything as a signature that looks like one, so its word is good only for "there is none".
 	if len(l.Signatures) > 0 {
-		signed, err := r.signed(ctx, l, summary)
+		signed, err := r.signed(ctx, p, l, summary)
 		if err != nil {
 			return err
 		}
@@ -294,11 +294,11 @@ func (r *Reconciler) check(ctx context.Context, l artifact.Listed, correlation s
 // signed verifies, unless it did so lately. A manifest that cannot be verified now is asked for, because the signer will
 // look for itself; only many of them end the sweep, so that a registry's outage does not fill the queue and one broken
 // signature does not hide the rest of its project.
-func (r *Reconciler) signed(ctx context.Context, l artifact.Listed, summary *Summary) (bool, error) {
-	if r.memory.lately(verifiedKey(l)) {
+func (r *Reconciler) signed(ctx context.Context, p policy.Policy, l artifact.Listed, summary *Summary) (bool, error) {
+	if r.memory.lately(verifiedKey(p.Revision, l)) {
 		return true, nil
 	}
-	signed, err := r.cfg.Signed(ctx, l.Ref)
+	signed, err := r.cfg.Signed(ctx, p, l)
 	if err != nil {
 		summary.Unverifiable++
 		if ctx.Err() != nil || summary.Unverifiable > maxUnverifiable {
@@ -310,7 +310,7 @@ func (r *Reconciler) signed(ctx context.Context, l artifact.Listed, summary *Sum
 	}
 	if signed {
 		r.memory.forget(askedKey(l.Ref)) // if the signature goes, it is asked for at once
-		r.memory.remember(verifiedKey(l))
+		r.memory.remember(verifiedKey(p.Revision, l))
 	}
 	return signed, nil
 }

@@ -22,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// enabled is the policy that sweeps are given.
+var enabled = policy.Policy{Enabled: true, Revision: "1"}
+
 // world is Harbor, the registry and the queue in memory.
 type world struct {
 	mu         sync.Mutex
@@ -85,9 +88,12 @@ func (w *world) Propose(_ context.Context, kind, key string, slot int64) (bool, 
 	return true, nil
 }
 
-func (w *world) Signed(_ context.Context, ref artifact.Ref) (bool, error) {
+func (w *world) Signed(_ context.Context, p policy.Policy, l artifact.Listed) (bool, error) {
+	if !p.Enabled {
+		return false, errors.New("the policy is not that of the project")
+	}
 	w.verified++
-	return w.signed[ref], w.verifyErr
+	return w.signed[l.Ref], w.verifyErr
 }
 
 func (w *world) add(t *testing.T, name string, signatures int, tags ...string) artifact.Ref {
@@ -113,7 +119,7 @@ func newWorld() *world {
 
 func newReconciler(t *testing.T, w *world, patterns ...string) *reconcile.Reconciler {
 	t.Helper()
-	set, err := policy.NewSet(patterns)
+	set, err := policy.NewSet(policy.SetConfig{Projects: patterns})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +149,7 @@ func TestSweepAsksForWhatIsUnsigned(t *testing.T) {
 	w.waiting[waiting] = artifact.Request{Ref: waiting}
 
 	r := newReconciler(t, w, "demo")
-	got, err := r.Sweep(t.Context(), "demo", "sweep-1")
+	got, err := r.Sweep(t.Context(), "demo", enabled, "sweep-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +178,7 @@ func TestWhatIsVerifiedIsRemembered(t *testing.T) {
 		sweep := func(name string, want int) {
 			t.Helper()
 			w.verified = 0
-			if _, err := r.Sweep(t.Context(), "demo", name); err != nil {
+			if _, err := r.Sweep(t.Context(), "demo", enabled, name); err != nil {
 				t.Fatal(err)
 			}
 			if w.verified != want {
@@ -200,7 +206,7 @@ func TestWhatStaysUnsignedIsAskedForOnceAnHour(t *testing.T) {
 		}{{"first", 0, true}, {"five minutes later", 5 * time.Minute, false}, {"an hour later", time.Hour, true}} {
 			time.Sleep(tt.wait)
 			clear(w.waiting) // the signer has skipped it
-			if _, err := r.Sweep(t.Context(), "demo", tt.name); err != nil {
+			if _, err := r.Sweep(t.Context(), "demo", enabled, tt.name); err != nil {
 				t.Fatal(err)
 			}
 			if _, asked := w.waiting[ref]; asked != tt.want {
@@ -222,7 +228,7 @@ func TestBrokenSignaturesDoNotHideTheRest(t *testing.T) {
 			w.add(t, fmt.Sprint("broken", i), 1)
 		}
 		plain := w.add(t, "plain", 0)
-		_, err := newReconciler(t, w, "demo").Sweep(t.Context(), "demo", "s")
+		_, err := newReconciler(t, w, "demo").Sweep(t.Context(), "demo", enabled, "s")
 		if errors.Is(err, broken) != tt.wantErr {
 			t.Errorf("%d that cannot be verified: error %v, want one: %t", tt.broken, err, tt.wantErr)
 		}
@@ -237,7 +243,7 @@ func TestAFullQueueEndsTheSweep(t *testing.T) {
 	w.add(t, "plain", 0)
 	w.queueErr = fault.New(fault.Transient, fault.QueueFull, errors.New("full"))
 	r := newReconciler(t, w, "demo")
-	if _, err := r.Sweep(t.Context(), "demo", "s"); !errors.Is(err, w.queueErr) {
+	if _, err := r.Sweep(t.Context(), "demo", enabled, "s"); !errors.Is(err, w.queueErr) {
 		t.Errorf("error %v, want %v", err, w.queueErr)
 	}
 	slot := time.Now().UnixNano() / int64(time.Minute)
@@ -303,7 +309,7 @@ func TestARemovedSignatureIsAskedForAtOnce(t *testing.T) {
 	sweep := func() {
 		t.Helper()
 		clear(w.waiting)
-		if _, err := r.Sweep(t.Context(), "demo", "s"); err != nil {
+		if _, err := r.Sweep(t.Context(), "demo", enabled, "s"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,123 +3,241 @@ package signing
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// sign makes sure that ref carries a valid signature and has seen it in the registry when it returns nil. A signature of
-// any accepted key is enough.
-func (s *Service) sign(ctx context.Context, j *job, out outcome) (outcome, error) {
-	ref := j.request.Ref
-	verdict, err := s.cfg.Verifier.Verify(ctx, ref)
+// sign makes sure that ref carries what its policy asks for and has seen it in the registry when it returns nil. A
+// signature of any accepted key is enough, and a second one is never added.
+func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, out outcome) (outcome, error) {
+	verifier := s.cfg.Verifier
+	need, err := verifier.Require(ctx, j.policy)
 	if err != nil {
-		return outcome{}, fmt.Errorf("looking for a signature: %w", err)
+		return outcome{}, err
+	}
+	verdict, err := verifier.Verify(ctx, j.request.Ref, need)
+	if err != nil {
+		return outcome{}, fmt.Errorf("looking for signatures: %w", err)
 	}
 	failpoint.Hit(failpoint.SigningAfterLookup)
 	out.kind, out.how = artifact.Signed, artifact.Found
-	if j.unsigned = !verdict.Signed(); j.unsigned {
-		out.how = artifact.Made
-		if verdict, err = s.attach(ctx, j, verdict.Carrier); err != nil {
+	j.unsigned = len(verdict.Signatures) == 0
+	out.signatures = verdict.Signatures
+	for _, format := range verdict.Missing {
+		made, err := s.attach(ctx, j, attachment{subject: subject, need: need.Only(format), format: format, tag: verdict.Tag})
+		if err != nil && fault.Of(err).Reason == fault.Immutable {
+			locked, err := s.locked(ctx, j, subject, need, out, err)
+			if err != nil {
+				return outcome{}, err
+			}
+			if out = locked; out.note != "" {
+				break // a bundle stands in for all that is missing
+			}
+			continue
+		}
+		if err != nil {
 			return outcome{}, err
 		}
-		j.unsigned = false // what fails from here on does not undo it
+		out.how, out.signatures = artifact.Made, append(out.signatures, made...)
 	}
-	out.carrier = verdict.Carrier.Digest
-	var ours bool
-	if out.signature, ours = verdict.By(s.cfg.Format.KeyID()); !ours {
-		out.signature = verdict.Signatures[0]
-	}
+	j.unsigned = false // what fails from here on does not undo it
 	return out, nil
 }
 
-// attach signs ref, puts the signature beside those in existing, and reads it back.
-//
-// A crash before the manifest is put leaves at most a blob that nothing refers to, which Harbor's garbage collection
-// takes. A crash after it leaves a signature that the next attempt finds. Two attempts at once make the same bytes from
-// the same input: the second one has nothing left to put. A registry knows no compare-and-swap: a signature that somebody
-// else writes between the last look at the tag and the put, one round trip, is overwritten; one that overwrites ours is
-// told by the read-back.
-func (s *Service) attach(ctx context.Context, j *job, existing *artifact.Manifest) (Verdict, error) {
+// locked is for a subject whose legacy tag an immutability rule locks. Harbor refuses to put even what is there already,
+// so that another attempt may just have been faster.
+func (s *Service) locked(ctx context.Context, j *job, subject artifact.Manifest, need Requirement, out outcome, cause error) (outcome, error) {
+	verdict, err := s.cfg.Verifier.Verify(ctx, j.request.Ref, need.Only(artifact.Legacy))
+	if err != nil {
+		return out, fmt.Errorf("looking at the locked tag: %w", err)
+	}
+	if verdict.Signed() {
+		out.signatures = append(out.signatures, verdict.Signatures...)
+		return out, nil
+	}
+	return s.signBeside(ctx, j, subject, need.Only(artifact.Bundle), out, cause)
+}
+
+// signBeside signs in a bundle, which needs no tag, and says so in the note.
+func (s *Service) signBeside(ctx context.Context, j *job, subject artifact.Manifest, need Requirement, out outcome, locked error) (outcome, error) {
 	ref := j.request.Ref
-	signature, err := s.cfg.Format.Sign(ctx, s.cfg.Verifier.Identity(ref), ref.Digest())
-	if err != nil {
-		return Verdict{}, fmt.Errorf("signing: %w", err)
+	rule := "an immutability rule of the project"
+	if rules, err := s.cfg.Harbor.ImmutableRules(ctx, ref.Project()); err == nil && len(rules) > 0 {
+		rule = strings.Join(rules, "; ")
 	}
-	m, blobs, err := s.cfg.Format.Append(existing, signature)
+	can, version, err := s.cfg.Harbor.Bundles(ctx)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("adding the signature to those that are there: %w", err)
+		return out, fmt.Errorf("asking Harbor for its version: %w", err)
 	}
-	failpoint.Hit(failpoint.SigningAfterSign)
-	if err := s.push(ctx, j, existing, m, blobs); err != nil {
-		return Verdict{}, err
+	if !can {
+		return out, fault.Newf(fault.Permanent, fault.Immutable,
+			"%w (%s); exclude sha256-*.sig from the rule, or upgrade Harbor %.32q to 2.15 or later, where a bundle needs no tag", locked, rule, version)
+	}
+	out.note = fmt.Sprintf("the tag %s is locked by %s: a bundle stands in for it", s.cfg.Legacy.Tag(ref.Digest()), rule)
+	verdict, err := s.cfg.Verifier.Verify(ctx, ref, need)
+	if err != nil {
+		return out, fmt.Errorf("looking for a bundle: %w", err)
+	}
+	out.signatures = verdict.Signatures
+	if !verdict.Signed() {
+		out.how = artifact.Made
+		out.signatures, err = s.attach(ctx, j, attachment{subject: subject, need: need, format: artifact.Bundle})
+	}
+	return out, err
+}
+
+// attachment is a signature to be made.
+type attachment struct {
+	subject artifact.Manifest
+	need    Requirement
+	format  artifact.Format
+	tag     *artifact.Manifest // what stands under the legacy tag; nil if nothing
+}
+
+// attach signs ref in one format, puts the signature beside those that are there, and reads it back.
+//
+// A crash before the signature is kept costs one signature of the key that nobody saw. From then on every attempt, of
+// this program and of others, attaches the same bytes. A crash before the manifest is put leaves at most a blob that
+// nothing refers to, which Harbor's garbage collection takes. A crash after it leaves a signature that the next attempt
+// finds.
+func (s *Service) attach(ctx context.Context, j *job, a attachment) ([]artifact.Evidence, error) {
+	ref := j.request.Ref
+	signature, err := s.signature(ctx, j, a)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.put(ctx, j, a, signature)
+	if err != nil {
+		return nil, err
 	}
 	failpoint.Hit(failpoint.SigningAfterAttach)
 
-	verdict, err := s.cfg.Verifier.Verify(ctx, ref)
+	verdict, err := s.cfg.Verifier.Verify(ctx, ref, a.need)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("reading the signature back: %w", err)
+		return nil, fmt.Errorf("reading the signature back: %w", err)
 	}
-	if _, ok := verdict.By(signature.KeyID); !ok {
-		if verdict.Carrier != nil && verdict.Carrier.Digest != m.Digest {
-			return Verdict{}, fault.Newf(fault.Transient, fault.ConcurrentWriter, "the signature was overwritten by another writer of %s", s.cfg.Format.Reference(ref.Digest()))
+	if !verdict.Signed() {
+		if a.format == artifact.Legacy && verdict.Tag != nil && verdict.Tag.Digest != m.Digest {
+			return nil, fault.Newf(fault.Transient, fault.ConcurrentWriter, "the signature was overwritten by another writer of %s", s.cfg.Legacy.Tag(ref.Digest()))
 		}
-		return Verdict{}, fault.Newf(fault.Transient, fault.VerificationFailed, "the signature that was just attached does not verify")
+		return nil, fault.Newf(fault.Transient, fault.VerificationFailed, "the signature that was just attached (%s) does not verify", a.format)
 	}
 	failpoint.Hit(failpoint.SigningAfterVerify)
-	return verdict, nil
+	s.metrics.signatures.WithLabelValues(string(a.format)).Inc()
+	return verdict.Signatures, nil
 }
 
-// push uploads the blobs and puts the manifest. A blob that this process put into the repository before, such as the
-// constant configuration, is left out at first: that saves two requests. It is a guess and never believed: if the registry
-// misses a blob, all are uploaded and the manifest is put again.
-//
-// Uploads take time: before each put the tag is looked at once more, so that what somebody put there meanwhile is kept by
-// the next attempt.
-func (s *Service) push(ctx context.Context, j *job, existing *artifact.Manifest, m artifact.Manifest, blobs []artifact.Blob) error {
-	if err := s.pushBlobs(ctx, j.request.Ref, blobs, s.pushed.has); err != nil {
-		return err
+// signature makes a signature and keeps it, or gives the one that another attempt has kept.
+func (s *Service) signature(ctx context.Context, j *job, a attachment) (artifact.Signature, error) {
+	ref := j.request.Ref
+	claim := s.cfg.Verifier.Claim(ref, a.need)
+	made, err := s.cfg.Keys.Sign(ctx, a.need.Key, a.format, claim)
+	if err != nil {
+		return artifact.Signature{}, fmt.Errorf("signing: %w", err)
 	}
-	failpoint.Hit(failpoint.SigningAfterPayload)
-	err := s.put(ctx, j, existing, m)
-	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
-		if err := s.pushBlobs(ctx, j.request.Ref, blobs, func(string, string) bool { return false }); err != nil {
-			return err
+	failpoint.Hit(failpoint.SigningAfterSign)
+	kept, err := s.cfg.Queue.Keep(ctx, ref, made)
+	if err != nil {
+		return artifact.Signature{}, fmt.Errorf("keeping the signature: %w", err)
+	}
+	failpoint.Hit(failpoint.SigningAfterKeep)
+	if kept.Format != made.Format || kept.KeyID != made.KeyID || !s.cfg.Keys.Valid(kept, claim) {
+		// Whoever wrote that is no signer. It is not believed, and holds nobody up.
+		s.cfg.Logger.Error().Str("project", ref.Project()).Str("repository", ref.Repository()).Str("digest", ref.Digest()).
+			Str("format", string(made.Format)).Msg("the kept signature does not verify: it is not used")
+		return made, nil
+	}
+	return kept, nil
+}
+
+// put writes the manifest that carries the signature.
+func (s *Service) put(ctx context.Context, j *job, a attachment, signature artifact.Signature) (artifact.Manifest, error) {
+	ref := j.request.Ref
+	if a.format == artifact.Legacy {
+		m, blobs, err := s.cfg.Legacy.Append(a.tag, signature)
+		if err != nil {
+			return m, fmt.Errorf("adding the signature to those that are there: %w", err)
 		}
-		err = s.put(ctx, j, existing, m)
+		// A registry knows no compare-and-swap: what somebody else puts under the tag between the look at it and this put is
+		// overwritten. The watch brings it back.
+		if err := s.push(ctx, ref, s.cfg.Legacy.Tag(ref.Digest()), m, blobs); err != nil {
+			return m, err
+		}
+		if s.cfg.Watch != nil {
+			s.cfg.Watch.Add(ref, m.Digest)
+		}
+		return m, nil
 	}
+	m, blobs, err := s.cfg.Bundles.Compose(signature, artifact.Descriptor{
+		MediaType: a.subject.MediaType, Digest: a.subject.Digest, Size: int64(len(a.subject.Raw)),
+	})
+	if err != nil {
+		return m, fmt.Errorf("writing the bundle: %w", err)
+	}
+	if err := s.push(ctx, ref, m.Digest, m, blobs); err != nil {
+		return m, err
+	}
+	return m, s.recognise(ctx, j, a, m, blobs)
+}
+
+// recognise verifies a bundle from the bytes that the registry has just taken under their digest, so that the read-back
+// needs nothing but to find that digest listed.
+func (s *Service) recognise(ctx context.Context, j *job, a attachment, m artifact.Manifest, blobs []artifact.Blob) error {
+	_, err := s.cfg.Verifier.learn(ctx, m, s.cfg.Verifier.Claim(j.request.Ref, a.need), func(_ context.Context, digest string) ([]byte, error) {
+		for _, b := range blobs {
+			if b.Digest == digest {
+				return b.Raw, nil
+			}
+		}
+		return nil, fault.Newf(fault.Permanent, fault.Malformed, "the bundle names a blob that it does not have")
+	})
 	return err
 }
 
-// put moves the tag from existing to m, unless it is there already or has moved elsewhere.
-func (s *Service) put(ctx context.Context, j *job, existing *artifact.Manifest, m artifact.Manifest) error {
-	repository, tag := j.request.Ref.Repository(), s.cfg.Format.Reference(j.request.Ref.Digest())
-	current, err := s.cfg.Registry.Manifest(ctx, repository, tag)
-	switch {
-	case err != nil && !fault.Is(err, fault.Gone):
-		return fmt.Errorf("looking at the signatures again: %w", err)
-	case err == nil && current.Digest == m.Digest:
-		return nil // another attempt of ours was faster
-	case (err == nil) != (existing != nil), existing != nil && current.Digest != existing.Digest:
-		j.unsigned = false // what was found is out of date: it may be a signature now
-		return fault.Newf(fault.Transient, fault.ConcurrentWriter, "another writer has changed %s meanwhile", tag)
+// push uploads the blobs and puts the manifest. The constant configuration, if this process put it into the repository
+// before, is left out at first: that saves two requests. It is a guess and never believed: if the registry misses a blob,
+// all are uploaded and the manifest is put again.
+func (s *Service) push(ctx context.Context, ref artifact.Ref, reference string, m artifact.Manifest, blobs []artifact.Blob) error {
+	if err := s.pushBlobs(ctx, ref, blobs, s.isThere); err != nil {
+		return err
 	}
-	if err := s.cfg.Registry.PutManifest(ctx, repository, tag, m); err != nil {
+	failpoint.Hit(failpoint.SigningAfterPayload)
+	err := s.cfg.Registry.PutManifest(ctx, ref.Repository(), reference, m)
+	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
+		if err := s.pushBlobs(ctx, ref, blobs, func(string, artifact.Blob) bool { return false }); err != nil {
+			return err
+		}
+		err = s.cfg.Registry.PutManifest(ctx, ref.Repository(), reference, m)
+	}
+	if err != nil {
 		return fmt.Errorf("pushing the signature manifest: %w", err)
 	}
 	return nil
 }
 
-func (s *Service) pushBlobs(ctx context.Context, ref artifact.Ref, blobs []artifact.Blob, skip func(repository, digest string) bool) error {
+func (s *Service) pushBlobs(ctx context.Context, ref artifact.Ref, blobs []artifact.Blob, skip func(repository string, b artifact.Blob) bool) error {
 	for _, blob := range blobs {
-		if skip(ref.Repository(), blob.Digest) {
+		if skip(ref.Repository(), blob) {
 			continue
 		}
 		if err := s.cfg.Registry.PushBlob(ctx, ref.Repository(), blob); err != nil {
 			return fmt.Errorf("pushing a signature blob: %w", err)
 		}
-		s.pushed.add(ref.Repository(), blob.Digest)
+		if isConstant(blob) {
+			s.pushed.put(ref.Repository(), struct{}{})
+		}
 	}
 	return nil
 }
+
+func (s *Service) isThere(repository string, b artifact.Blob) bool {
+	_, there := s.pushed.get(repository)
+	return there && isConstant(b)
+}
+
+// isConstant recognises the configuration that all signature manifests of this program have, "{}": no other blob comes
+// twice.
+func isConstant(b artifact.Blob) bool { return string(b.Raw) == "{}" }

@@ -62,9 +62,14 @@ func (s *Service) event(j *job, out outcome) artifact.Event {
 	e := s.newEvent(j, out.kind, string(out.reason))
 	e.MediaType = out.mediaType
 	if out.kind == artifact.Signed {
-		e.How, e.Format = out.how, s.cfg.Format.Name()
-		e.KeyID, e.SignatureDigest = out.signature.KeyID, out.carrier
-		e.ID = artifact.EventID(e.Kind, e.Ref, e.CorrelationID, e.KeyID, e.SignatureDigest)
+		e.How, e.Signatures, e.Detail = out.how, out.signatures, out.note
+		first := out.signatures[0]
+		e.Format, e.KeyID, e.SignatureDigest = first.Format, first.KeyID, first.Digest
+		parts := []string{e.CorrelationID}
+		for _, s := range out.signatures {
+			parts = append(parts, s.KeyID, s.Digest)
+		}
+		e.ID = artifact.EventID(e.Kind, e.Ref, parts...)
 	}
 	return e
 }
@@ -105,10 +110,10 @@ func (s *Service) requeue(ctx context.Context, j *job) {
 
 // projectIsGone tells a deleted project from a missing right. Who cannot tell says no.
 func (s *Service) projectIsGone(ctx context.Context, j *job, err error) bool {
-	if fault.Of(err).Reason != fault.Denied || s.cfg.ProjectExists == nil {
+	if fault.Of(err).Reason != fault.Denied {
 		return false
 	}
-	exists, err := s.cfg.ProjectExists(ctx, j.request.Ref.Project())
+	exists, err := s.cfg.Harbor.ProjectExists(ctx, j.request.Ref.Project())
 	return err == nil && !exists
 }
 

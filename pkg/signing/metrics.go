@@ -10,9 +10,10 @@ import (
 )
 
 type metrics struct {
-	outcomes *prometheus.CounterVec
-	failures *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
+	outcomes   *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	signatures *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -23,13 +24,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "harborseal_signing_failures_total", Help: "Attempts that failed, by what followed (failed: repeated, dead: given up), kind and reason.",
 		}, []string{"outcome", "kind", "reason"}),
+		signatures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_signing_signatures_total", Help: "Signatures that were attached and read back, by format.",
+		}, []string{"format"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "harborseal_signing_attempt_seconds", Help: "Time from delivery to acknowledgement of an attempt that ended its request.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 15),
 		}, []string{"outcome"}),
 	}
 	if reg != nil {
-		for _, c := range []prometheus.Collector{m.outcomes, m.failures, m.seconds} {
+		for _, c := range []prometheus.Collector{m.outcomes, m.failures, m.signatures, m.seconds} {
 			reg.MustRegister(c)
 		}
 	}

@@ -17,27 +17,66 @@ type Registry interface {
 	Blob(ctx context.Context, repository, digest string, limit int64) ([]byte, error)
 	// PushBlob is idempotent: a blob that is there already is a success.
 	PushBlob(ctx context.Context, repository string, b artifact.Blob) error
-	// PutManifest is idempotent. It fails with fault.BlobUnknown if a blob that the manifest names is missing.
+	// PutManifest is idempotent. It fails with fault.BlobUnknown if a blob that the manifest names is missing, with
+	// fault.Immutable if a rule locks the tag.
 	PutManifest(ctx context.Context, repository, reference string, m artifact.Manifest) error
+	// Referrers lists the manifests that refer to a digest, also those that Harbor takes for signatures because of their
+	// tag. None is no error.
+	Referrers(ctx context.Context, repository, digest string) ([]artifact.Descriptor, error)
 }
 
-// Format is a way in which signatures are made and kept. It does no input or output of its own but for the key.
-type Format interface {
-	// Name is the format's name in events.
-	Name() string
-	// KeyID is the id of the key that signs.
-	KeyID() string
-	// Reference is where the registry keeps the signatures of a digest.
-	Reference(digest string) string
-	// Sign is deterministic where the key allows it: a repetition after a crash gives the same bytes.
-	Sign(ctx context.Context, identity, digest string) (artifact.Signature, error)
+// Keys makes signatures and says which count. It is safe for concurrent use.
+type Keys interface {
+	// Sign makes a signature with the key of this name. The fault is permanent if there is no such key or it may not sign,
+	// transient if the key does not answer.
+	Sign(ctx context.Context, key string, format artifact.Format, claim artifact.Claim) (artifact.Signature, error)
+	// Valid checks a signature: it verifies with a key that is known and not revoked, over a payload that makes this claim.
+	// Annotations do not matter.
+	Valid(s artifact.Signature, claim artifact.Claim) bool
+	// Accepts says whether signatures of the key with this id count where the key of this name signs.
+	Accepts(key, keyID string) bool
+}
+
+// Fetch reads a blob of the subject's repository by its digest.
+type Fetch = func(ctx context.Context, digest string) ([]byte, error)
+
+// LegacyFormat is the format in which all signatures of a subject stand in one manifest under a tag. It does no input or
+// output of its own.
+type LegacyFormat interface {
+	// Tag is where the registry keeps the signatures of a digest.
+	Tag(digest string) string
 	// Append adds s to what existing holds, which stays as it is; nil stands for nothing. The blobs are those that the
 	// manifest needs and the registry may lack. If existing holds s already, m equals it.
 	Append(existing *artifact.Manifest, s artifact.Signature) (m artifact.Manifest, blobs []artifact.Blob, err error)
-	// Verify gives the signatures in m that are valid for digest under identity. A failing fetch is an error unless a
-	// valid signature was found without it.
-	Verify(ctx context.Context, m artifact.Manifest, identity, digest string,
-		fetch func(ctx context.Context, digest string) ([]byte, error)) ([]artifact.Signature, error)
+	// Merge adds what the other manifests hold and current lacks; nil stands for nothing. Its result depends on the set of
+	// the others alone. If there is nothing to add, it equals current. What carries no signatures is passed over.
+	Merge(current *artifact.Manifest, others []artifact.Manifest) (artifact.Manifest, error)
+	// Verify gives the signatures in m that are valid for the claim. A failing fetch is an error unless a valid signature
+	// was found without it.
+	Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error)
+}
+
+// BundleFormat is the format in which each signature has a manifest of its own that refers to the subject. It does no
+// input or output of its own.
+type BundleFormat interface {
+	// Candidate says whether a referrer may be a bundle that holds a signature: others are not read.
+	Candidate(d artifact.Descriptor) bool
+	// Compose gives the manifest of a signature and the blobs that it needs. The same arguments give the same bytes.
+	Compose(s artifact.Signature, subject artifact.Descriptor) (m artifact.Manifest, blobs []artifact.Blob, err error)
+	// Verify gives the signature in m if it is valid for the claim, and none otherwise. A failing fetch is an error.
+	Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error)
+}
+
+// Harbor is what is asked of Harbor beside its registry. Each method makes one attempt and returns a fault.
+type Harbor interface {
+	// ProjectExists says whether there is a project. Harbor gives no right on a project that is not there, so that a
+	// deleted one looks like a missing right to everything else.
+	ProjectExists(ctx context.Context, project string) (bool, error)
+	// Bundles says whether Harbor takes a bundle for a signature, and which version it is.
+	Bundles(ctx context.Context) (can bool, version string, err error)
+	// ImmutableRules gives the immutability rules of a project, each in one line for people; an error if the account may
+	// not list them.
+	ImmutableRules(ctx context.Context, project string) ([]string, error)
 }
 
 // Queue is where requests and records go. Record and Enqueue have returned nil only if the message is stored durably;
@@ -48,6 +87,9 @@ type Queue interface {
 	Enqueue(ctx context.Context, request artifact.Request) (duplicate bool, err error)
 	// LastReceived gives the newest received event of ref and its sequence, 0 if there is none.
 	LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, event artifact.Event, err error)
+	// Keep stores a signature before it is attached, and gives the one that was kept before for the same digest, format and
+	// key if there is one: who comes second attaches the first one's. Signatures are kept for an hour at least.
+	Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature) (artifact.Signature, error)
 	// ClearDead removes the dead letter of ref; none is a success.
 	ClearDead(ctx context.Context, ref artifact.Ref) error
 }

@@ -31,19 +31,24 @@ const (
 	MaxDepth    = 3
 )
 
+// pushedSize is of how many repositories it is remembered that they have the constant configuration.
+const pushedSize = 10_000
+
 // Config is what a Service needs.
 type Config struct {
 	Registry Registry
-	Format   Format
+	Keys     Keys
+	Legacy   LegacyFormat
+	Bundles  BundleFormat
 	Verifier *Verifier
+	Harbor   Harbor
 	Queue    Queue
 	Policies Policies
+	// Watch looks again at the tags that were written; nil if nobody does.
+	Watch *Watch
 	// MaxAge is how long after it was enqueued a request that keeps failing is given up, if it was tried 10 times; 0 stands
 	// for 24 hours.
 	MaxAge time.Duration
-	// ProjectExists asks Harbor whether there is a project; nil if nobody can. Harbor gives no right on a project that is
-	// not there, so that a deleted one looks like a missing right to everything else.
-	ProjectExists func(ctx context.Context, project string) (bool, error)
 	// AttemptTimeout bounds one attempt; 0 stands for 2 minutes.
 	AttemptTimeout time.Duration
 	// Now is the clock; nil stands for time.Now.
@@ -56,13 +61,17 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	metrics *metrics
-	pushed  pushed
+	// pushed are the repositories into which this process has put the constant configuration.
+	pushed *recent[string, struct{}]
 }
 
 // New validates the configuration.
 func New(cfg Config) (*Service, error) {
-	if cfg.Registry == nil || cfg.Format == nil || cfg.Verifier == nil || cfg.Queue == nil || cfg.Policies == nil {
-		return nil, errors.New("signing: registry, format, verifier, queue and policies are required")
+	switch {
+	case cfg.Registry == nil, cfg.Keys == nil, cfg.Legacy == nil, cfg.Bundles == nil, cfg.Verifier == nil:
+		return nil, errors.New("signing: registry, keys, formats and verifier are required")
+	case cfg.Harbor == nil, cfg.Queue == nil, cfg.Policies == nil:
+		return nil, errors.New("signing: harbor, queue and policies are required")
 	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = 24 * time.Hour
@@ -73,17 +82,17 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, metrics: newMetrics(cfg.Registerer)}, nil
+	return &Service{cfg: cfg, metrics: newMetrics(cfg.Registerer), pushed: &recent[string, struct{}]{size: pushedSize}}, nil
 }
 
 // outcome is how an attempt that did not fail ended.
 type outcome struct {
-	kind      artifact.Kind // Signed, Skipped or Vanished
-	how       artifact.How
-	reason    policy.Reason
-	mediaType string
-	signature artifact.Signature
-	carrier   string // digest of the manifest that holds the signature
+	kind       artifact.Kind // Signed, Skipped or Vanished
+	how        artifact.How
+	reason     policy.Reason
+	mediaType  string
+	signatures []artifact.Evidence
+	note       string // for people: what is unusual about the signatures
 }
 
 // job is one attempt with what is known at its start. It belongs to the goroutine of its Handle.
@@ -184,7 +193,7 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 		return outcome{}, err
 	}
 	failpoint.Hit(failpoint.SigningAfterChildren)
-	return s.sign(ctx, j, out)
+	return s.sign(ctx, j, m, out)
 }
 
 // enqueueChildren asks for each manifest of an index. It comes before the index is signed and acknowledged, so that a

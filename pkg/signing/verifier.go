@@ -4,73 +4,215 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
-// maxPayload is the largest signature payload that is fetched, in bytes. Ours have about 250.
-const maxPayload = 64 << 10
+const (
+	// maxBlob is the largest blob of a signature that is fetched, in bytes. Payloads have about 250, bundles about 1,500, or
+	// 10,000 with a log entry and a timestamp.
+	maxBlob = 256 << 10
+	// maxCandidates is how many bundles of one subject are read. More is a mistake or an attack.
+	maxCandidates = 1000
+	// judgedSize bounds what is remembered of bundles: some megabytes.
+	judgedSize = 10_000
+)
+
+// Requirement is what a policy asks of the signatures of a manifest: one in each format, by a key that it accepts.
+type Requirement struct {
+	// Key is the name of the key that signs; Keys.Accepts says whose signatures count beside.
+	Key     string
+	Formats []artifact.Format
+	// Annotations are those of new signatures.
+	Annotations map[string]string
+}
+
+// Only gives the requirement for some of the formats.
+func (r Requirement) Only(formats ...artifact.Format) Requirement {
+	r.Formats = formats
+	return r
+}
 
 // Verdict is what the registry proves about one manifest at one moment.
 type Verdict struct {
-	// Signatures are those that verify, with a key that is accepted, over this digest under this repository's name.
-	Signatures []artifact.Signature
-	// Carrier is the manifest that holds the signatures, valid or not; nil if there is none.
-	Carrier *artifact.Manifest
+	// Signatures are those that verify, with a key that is accepted, over this digest and, where the format has a place for
+	// it, under this repository's name. At least one for each format that is not missing.
+	Signatures []artifact.Evidence
+	// Missing are the required formats in which no signature counts.
+	Missing []artifact.Format
+	// Tag is the manifest that stands under the legacy format's tag, whatever it holds; nil if there is none, or if the
+	// legacy format was not asked for.
+	Tag *artifact.Manifest
 }
 
-// Signed says whether at least one signature verifies.
-func (v Verdict) Signed() bool { return len(v.Signatures) > 0 }
+// Signed says whether nothing is missing.
+func (v Verdict) Signed() bool { return len(v.Signatures) > 0 && len(v.Missing) == 0 }
 
-// By gives the signature of one key.
-func (v Verdict) By(keyID string) (artifact.Signature, bool) {
-	for _, s := range v.Signatures {
-		if s.KeyID == keyID {
-			return s, true
-		}
-	}
-	return artifact.Signature{}, false
-}
-
-// Verifier decides "signed" for everybody: before signing, after attaching, in sweeps. It keeps no state: every verdict
-// is read from the registry. It is safe for concurrent use.
+// Verifier decides "signed" for everybody: before signing, after attaching, in sweeps. What can change is read from the
+// registry for every verdict; a bundle, which is immutable, is verified once and recognised by the digest of its
+// manifest. It is safe for concurrent use.
 type Verifier struct {
-	registry   Registry
-	format     Format
-	publicHost string
+	cfg    VerifierConfig
+	judged *recent[bundleOf, string] // the id of the key that a bundle verifies with, or ""
 }
 
-// NewVerifier makes a Verifier. publicHost is the registry's name in signatures, with its port if it has one.
-func NewVerifier(registry Registry, format Format, publicHost string) (*Verifier, error) {
+// bundleOf is a bundle, by the digest of its manifest, as a signature of a subject.
+type bundleOf struct{ bundle, subject string }
+
+// VerifierConfig is what a Verifier needs.
+type VerifierConfig struct {
+	Registry Registry
+	Keys     Keys
+	Legacy   LegacyFormat
+	Bundles  BundleFormat
+	Harbor   Harbor
+	// PublicHost is the registry's name in signatures, with its port if it has one.
+	PublicHost string
+}
+
+// NewVerifier validates the configuration.
+func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	switch {
-	case registry == nil, format == nil:
-		return nil, errors.New("verifier: registry and format are required")
-	case publicHost == "":
+	case cfg.Registry == nil, cfg.Keys == nil, cfg.Legacy == nil, cfg.Bundles == nil, cfg.Harbor == nil:
+		return nil, errors.New("verifier: registry, keys, formats and harbor are required")
+	case cfg.PublicHost == "":
 		return nil, errors.New("verifier: the registry's public host is required")
 	}
-	return &Verifier{registry: registry, format: format, publicHost: publicHost}, nil
+	return &Verifier{cfg: cfg, judged: &recent[bundleOf, string]{size: judgedSize}}, nil
 }
 
-// Identity is the name under which a repository's images are pulled, and which signatures carry.
-func (v *Verifier) Identity(ref artifact.Ref) string { return v.publicHost + "/" + ref.Repository() }
+// Require gives what a policy asks for on this Harbor. The fault is permanent and UnsupportedFormat if this Harbor cannot
+// have it.
+func (v *Verifier) Require(ctx context.Context, p policy.Policy) (Requirement, error) {
+	bundles, version := false, ""
+	if p.Terms.Format != policy.FormatLegacy {
+		var err error
+		if bundles, version, err = v.cfg.Harbor.Bundles(ctx); err != nil {
+			return Requirement{}, fmt.Errorf("asking Harbor for its version: %w", err)
+		}
+	}
+	formats, err := p.Terms.Format.Formats(bundles)
+	if err != nil {
+		return Requirement{}, fault.Newf(fault.Permanent, fault.UnsupportedFormat, "this Harbor is %.32q: %w", version, err)
+	}
+	return Requirement{Key: p.Terms.Key, Formats: formats, Annotations: p.Terms.Annotations}, nil
+}
 
-// Verify reads the signatures of ref and checks them. An empty verdict means that the registry said that there are
-// none: whatever leaves that open is an error.
-func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref) (Verdict, error) {
-	carrier, err := v.registry.Manifest(ctx, ref.Repository(), v.format.Reference(ref.Digest()))
+// Claim is what a signature of ref says.
+func (v *Verifier) Claim(ref artifact.Ref, r Requirement) artifact.Claim {
+	return artifact.Claim{Identity: v.cfg.PublicHost + "/" + ref.Repository(), Digest: ref.Digest(), Annotations: r.Annotations}
+}
+
+// Verify reads the signatures of ref and checks them. That a format is missing means that the registry said that it has
+// none that counts: whatever leaves that open is an error.
+func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref, r Requirement) (Verdict, error) {
+	var verdict Verdict
+	for _, format := range r.Formats {
+		var found []artifact.Evidence
+		var err error
+		if format == artifact.Legacy {
+			verdict.Tag, found, err = v.legacy(ctx, ref, r)
+		} else {
+			found, err = v.bundles(ctx, ref, r)
+		}
+		if err != nil {
+			return Verdict{}, err
+		}
+		if len(found) == 0 {
+			verdict.Missing = append(verdict.Missing, format)
+		}
+		verdict.Signatures = append(verdict.Signatures, found...)
+	}
+	return verdict, nil
+}
+
+// legacy costs one request where the payloads are as this program writes them.
+func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) (*artifact.Manifest, []artifact.Evidence, error) {
+	tag, err := v.cfg.Registry.Manifest(ctx, ref.Repository(), v.cfg.Legacy.Tag(ref.Digest()))
 	if fault.Is(err, fault.Gone) {
-		return Verdict{}, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return Verdict{}, fmt.Errorf("reading the signatures: %w", err)
+		return nil, nil, fmt.Errorf("reading the signatures: %w", err)
 	}
-	fetch := func(ctx context.Context, digest string) ([]byte, error) {
-		return v.registry.Blob(ctx, ref.Repository(), digest, maxPayload)
-	}
-	signatures, err := v.format.Verify(ctx, carrier, v.Identity(ref), ref.Digest(), fetch)
+	signatures, err := v.cfg.Legacy.Verify(ctx, tag, v.Claim(ref, r), v.fetch(ref))
 	if err != nil {
-		return Verdict{}, fmt.Errorf("verifying the signatures: %w", err)
+		return nil, nil, fmt.Errorf("verifying the signatures: %w", err)
 	}
-	return Verdict{Signatures: signatures, Carrier: &carrier}, nil
+	var found []artifact.Evidence
+	for _, s := range signatures {
+		if v.cfg.Keys.Accepts(r.Key, s.KeyID) {
+			found = append(found, artifact.Evidence{Format: artifact.Legacy, KeyID: s.KeyID, Digest: tag.Digest})
+		}
+	}
+	return &tag, found, nil
+}
+
+// bundles costs one request, and two for each bundle that was not seen before, up to the first that counts.
+func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement) ([]artifact.Evidence, error) {
+	listed, err := v.cfg.Registry.Referrers(ctx, ref.Repository(), ref.Digest())
+	if fault.Is(err, fault.Gone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing what refers to the manifest: %w", err)
+	}
+	candidates := slices.DeleteFunc(listed, func(d artifact.Descriptor) bool { return !v.cfg.Bundles.Candidate(d) })
+	if len(candidates) > maxCandidates {
+		return nil, fault.Newf(fault.Permanent, fault.TooLarge, "%d bundles refer to the manifest, at most %d are read: delete some", len(candidates), maxCandidates)
+	}
+	for _, d := range candidates {
+		keyID, known := v.judged.get(bundleOf{d.Digest, ref.Digest()})
+		if !known {
+			if keyID, err = v.judge(ctx, ref, r, d.Digest); err != nil {
+				return nil, err
+			}
+		}
+		if keyID != "" && v.cfg.Keys.Accepts(r.Key, keyID) {
+			return []artifact.Evidence{{Format: artifact.Bundle, KeyID: keyID, Digest: d.Digest}}, nil
+		}
+	}
+	return nil, nil
+}
+
+// judge reads a bundle and gives the id of the key that it verifies with, or none. Only what was read is remembered: a
+// bundle that is gone now may come back.
+func (v *Verifier) judge(ctx context.Context, ref artifact.Ref, r Requirement, digest string) (string, error) {
+	m, err := v.cfg.Registry.Manifest(ctx, ref.Repository(), digest)
+	if err != nil {
+		if f := fault.Of(err); f.Kind == fault.Gone || f.Reason == fault.TooLarge {
+			return "", nil
+		}
+		return "", fmt.Errorf("reading a bundle's manifest: %w", err)
+	}
+	return v.learn(ctx, m, v.Claim(ref, r), v.fetch(ref))
+}
+
+// learn verifies a bundle and remembers the result, unless part of it could not be read.
+func (v *Verifier) learn(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) (keyID string, err error) {
+	complete := true
+	signatures, err := v.cfg.Bundles.Verify(ctx, m, claim, func(ctx context.Context, digest string) ([]byte, error) {
+		content, err := fetch(ctx, digest)
+		complete = complete && err == nil
+		return content, err
+	})
+	if err != nil {
+		return "", fmt.Errorf("verifying a bundle: %w", err)
+	}
+	if len(signatures) > 0 {
+		keyID = signatures[0].KeyID
+	}
+	if complete {
+		v.judged.put(bundleOf{m.Digest, claim.Digest}, keyID)
+	}
+	return keyID, nil
+}
+
+func (v *Verifier) fetch(ref artifact.Ref) Fetch {
+	return func(ctx context.Context, digest string) ([]byte, error) {
+		return v.cfg.Registry.Blob(ctx, ref.Repository(), digest, maxBlob)
+	}
 }

@@ -1,12 +1,15 @@
 package signing_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +43,12 @@ type world struct {
 	dead      map[artifact.Ref]artifact.Event
 	policies  *policy.Set
 	policyErr error
+	tagged    map[string][]artifact.Manifest // repository + " " + tag: all that ever stood under it, in order
+	kept      map[string]artifact.Signature
+	bundles   bool     // whether Harbor takes bundles
+	locked    []string // immutability rules; if there are any, no tag can be moved
+	exists    bool     // whether Harbor says that the project exists
+	existsErr error
 
 	operations []string                      // names, in order
 	fail       func(n int, name string) mode // asked for each operation, counted from 1
@@ -56,14 +65,23 @@ const (
 
 func newWorld(t *testing.T, projects ...string) *world {
 	t.Helper()
-	set, err := policy.NewSet(projects)
+	w := &world{
+		manifests: map[string]artifact.Manifest{}, blobs: map[string][]byte{}, tagged: map[string][]artifact.Manifest{},
+		waiting: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]artifact.Event{}, kept: map[string]artifact.Signature{},
+		exists: true,
+	}
+	w.enable(t, policy.FormatAuto, projects...)
+	return w
+}
+
+// enable sets the policy: these projects, signed in this format with the key "k".
+func (w *world) enable(t *testing.T, format policy.Format, projects ...string) {
+	t.Helper()
+	set, err := policy.NewSet(policy.SetConfig{Projects: projects, Default: policy.Terms{Format: format, Key: "k"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{
-		manifests: map[string]artifact.Manifest{}, blobs: map[string][]byte{},
-		waiting: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]artifact.Event{}, policies: set,
-	}
+	w.policies = set
 }
 
 // do runs one operation under the lock.
@@ -138,11 +156,78 @@ func (w *world) PutManifest(ctx context.Context, repository, reference string, m
 				return fault.Newf(fault.Transient, fault.BlobUnknown, "blob %s is unknown", blob.Digest)
 			}
 		}
+		if _, found := w.manifests[repository+" "+reference]; found && reference != m.Digest && len(w.locked) > 0 {
+			return fault.Newf(fault.Permanent, fault.Immutable, "%s is locked", reference)
+		}
 		w.manifests[repository+" "+reference] = m
 		w.manifests[repository+" "+m.Digest] = m
+		if reference != m.Digest {
+			w.tagged[repository+" "+reference] = append(w.tagged[repository+" "+reference], m)
+		}
 		return nil
 	})
 }
+
+// Referrers lists, as Harbor does, what names the digest as its subject and what ever stood under its signature tag.
+func (w *world) Referrers(ctx context.Context, repository, digest string) (found []artifact.Descriptor, err error) {
+	err = w.do(ctx, "list referrers", func() error {
+		seen := map[string]bool{}
+		add := func(m artifact.Manifest) {
+			var named struct {
+				ArtifactType string
+				Subject      struct{ Digest string }
+				Annotations  map[string]string
+			}
+			if json.Unmarshal(m.Raw, &named) == nil && !seen[m.Digest] {
+				seen[m.Digest] = true
+				found = append(found, artifact.Descriptor{
+					MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw)), ArtifactType: named.ArtifactType, Annotations: named.Annotations,
+				})
+			}
+		}
+		for _, m := range w.tagged[repository+" "+sigTag(digest)] {
+			add(m)
+		}
+		for name, m := range w.manifests {
+			if strings.HasPrefix(name, repository+" sha256:") && bytes.Contains(m.Raw, []byte(`"subject"`)) && bytes.Contains(m.Raw, []byte(digest)) {
+				add(m)
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// foreign makes a signature manifest of somebody else's, whose payload is in the registry already.
+func (w *world) foreign(repository, payload string) artifact.Manifest {
+	digest := artifact.DigestOf([]byte(payload))
+	w.blobs[repository+" "+digest] = []byte(payload)
+	w.blobs[repository+" "+artifact.DigestOf([]byte("{}"))] = []byte("{}")
+	raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":%q},`+
+		`"layers":[{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":%d,"digest":%q,"annotations":{"dev.cosignproject.cosign/signature":"Zm9v"}}]}`,
+		ociImage, artifact.DigestOf([]byte("{}")), len(payload), digest)
+	return artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf(raw), Raw: raw}
+}
+
+func sigTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
+
+func (w *world) Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature) (kept artifact.Signature, err error) {
+	err = w.do(ctx, "keep", func() error {
+		name := fmt.Sprint(ref, s.Format, s.KeyID)
+		if _, found := w.kept[name]; !found {
+			w.kept[name] = s
+		}
+		kept = w.kept[name]
+		return nil
+	})
+	return kept, err
+}
+
+func (w *world) Bundles(context.Context) (bool, string, error) { return w.bundles, "v0-test", nil }
+
+func (w *world) ImmutableRules(context.Context, string) ([]string, error) { return w.locked, nil }
+
+func (w *world) ProjectExists(context.Context, string) (bool, error) { return w.exists, w.existsErr }
 
 func (w *world) Record(ctx context.Context, e artifact.Event) (seq uint64, err error) {
 	err = w.do(ctx, "record "+string(e.Kind), func() error {
@@ -300,30 +385,44 @@ var testKeys = sync.OnceValues(func() (*keys.Key, error) {
 	return keys.LoadFile(prefix+".key", password)
 })
 
-func newLegacy(t *testing.T) *sigstore.Legacy {
+// parts are what a signer is made of beside the world.
+type parts struct {
+	ring     *sigstore.Keyring
+	legacy   *sigstore.Legacy
+	bundles  *sigstore.Bundles
+	verifier *signing.Verifier
+	merger   *signing.Merger
+}
+
+func newParts(t *testing.T, w *world) parts {
 	t.Helper()
 	key, err := testKeys()
 	if err != nil {
 		t.Fatal(err)
 	}
-	legacy, err := sigstore.NewLegacy(sigstore.LegacyConfig{
-		Signer: key, Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.Active}},
-	})
+	ring, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: "k", State: sigstore.Active, Signer: key, Public: key.Public()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return legacy
+	p := parts{ring: ring, legacy: sigstore.NewLegacy(ring), bundles: sigstore.NewBundles(ring)}
+	if p.verifier, err = signing.NewVerifier(signing.VerifierConfig{
+		Registry: w, Keys: ring, Legacy: p.legacy, Bundles: p.bundles, Harbor: w, PublicHost: host,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if p.merger, err = signing.NewMerger(w, p.legacy, p.bundles); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // newService is a signer that has just been started.
 func newService(t *testing.T, w *world, change ...func(*signing.Config)) (*signing.Service, *signing.Verifier) {
 	t.Helper()
-	legacy := newLegacy(t)
-	verifier, err := signing.NewVerifier(w, legacy, host)
-	if err != nil {
-		t.Fatal(err)
+	p := newParts(t, w)
+	cfg := signing.Config{
+		Registry: w, Keys: p.ring, Legacy: p.legacy, Bundles: p.bundles, Verifier: p.verifier, Harbor: w, Queue: w, Policies: w, Logger: zerolog.Nop(),
 	}
-	cfg := signing.Config{Registry: w, Format: legacy, Verifier: verifier, Queue: w, Policies: w, Logger: zerolog.Nop()}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -331,5 +430,19 @@ func newService(t *testing.T, w *world, change ...func(*signing.Config)) (*signi
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, verifier
+	return s, p.verifier
+}
+
+// verify gives what a verifier that knows nothing sees, as the policy of the project asks.
+func (w *world) verify(t *testing.T, v *signing.Verifier, ref artifact.Ref) signing.Verdict {
+	t.Helper()
+	need, err := v.Require(t.Context(), w.policies.Lookup(ref.Project()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdict, err := v.Verify(t.Context(), ref, need)
+	if err != nil {
+		t.Fatalf("verifying %s: %v", ref, err)
+	}
+	return verdict
 }

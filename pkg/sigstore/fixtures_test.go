@@ -1,7 +1,6 @@
 package sigstore_test
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -12,17 +11,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"io"
-	"log" //nolint:depguard // what the in-memory registry takes
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -54,24 +47,23 @@ var rawKeys = sync.OnceValue(func() map[string]crypto.Signer {
 		"ed25519": must(ed, err),
 		"rsa":     must(rsa.GenerateKey(rand.Reader, 2048)),
 		"p521":    must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)),
-		"rsa1024": must(rsa.GenerateKey(rand.Reader, 1024)), //nolint:gosec // to be refused
 	}
 })
 
-// loadedKeys are loaded once: decryption is slow by design.
+// loadedKeys come from files that are not encrypted: decryption is slow by design.
 var loadedKeys = sync.OnceValue(func() map[string]*keys.Key {
 	dir, err := os.MkdirTemp("", "keys")
 	if err != nil {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	passwordFile := filepath.Join(dir, "password")
 	loaded := make(map[string]*keys.Key)
 	for _, name := range []string{"p256", "second", "p384", "ed25519", "rsa"} {
 		path := filepath.Join(dir, name)
-		err := errors.Join(os.WriteFile(path, encryptKey(rawKeys()[name]), 0o600), os.WriteFile(passwordFile, []byte(password+"\n"), 0o600))
+		block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8(rawKeys()[name])})
+		err := os.WriteFile(path, block, 0o600)
 		if err == nil {
-			loaded[name], err = keys.LoadFile(path, passwordFile)
+			loaded[name], err = keys.LoadFile(path, "")
 		}
 		if err != nil {
 			panic(err)
@@ -80,43 +72,96 @@ var loadedKeys = sync.OnceValue(func() map[string]*keys.Key {
 	return loaded
 })
 
-func encryptKey(key crypto.Signer) []byte {
+// cosignKeys are the same keys as files that cosign takes.
+var cosignKeys = sync.OnceValue(func() map[string][]byte {
+	files := make(map[string][]byte)
+	for name := range loadedKeys() {
+		data, err := encrypted.Encrypt(pkcs8(rawKeys()[name]), []byte(password))
+		if err != nil {
+			panic(err)
+		}
+		files[name] = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED SIGSTORE PRIVATE KEY", Bytes: data})
+	}
+	return files
+})
+
+func pkcs8(key crypto.Signer) []byte {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		panic(err)
 	}
-	return encryptBytes(der)
+	return der
 }
 
-func encryptBytes(plain []byte) []byte {
-	data, err := encrypted.Encrypt(plain, []byte(password))
-	if err != nil {
-		panic(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED SIGSTORE PRIVATE KEY", Bytes: data})
+func active(name string) sigstore.NamedKey {
+	return sigstore.NamedKey{Name: name, State: sigstore.Active, Signer: loadedKeys()[name]}
 }
 
-func newLegacy(tb testing.TB, signer *keys.Key, trusted ...sigstore.TrustedKey) *sigstore.Legacy {
+func verifyOnly(name string) sigstore.NamedKey {
+	return sigstore.NamedKey{Name: name, State: sigstore.VerifyOnly, Public: loadedKeys()[name].Public()}
+}
+
+func revoked(name string) sigstore.NamedKey {
+	return sigstore.NamedKey{Name: name, State: sigstore.Revoked, Public: loadedKeys()[name].Public()}
+}
+
+func newRing(tb testing.TB, named ...sigstore.NamedKey) *sigstore.Keyring {
 	tb.Helper()
-	l, err := sigstore.NewLegacy(sigstore.LegacyConfig{Signer: signer, Trusted: trusted})
+	r, err := sigstore.NewKeyring(named)
 	if err != nil {
-		tb.Fatalf("NewLegacy: %v", err)
+		tb.Fatalf("NewKeyring: %v", err)
 	}
-	return l
+	return r
 }
 
-// attach signs and gives the manifest that carries the signature, and its blobs.
-func attach(tb testing.TB, l *sigstore.Legacy, existing *artifact.Manifest, identity, digest string) (artifact.Manifest, []artifact.Blob) {
+func newLegacy(tb testing.TB, named ...sigstore.NamedKey) *sigstore.Legacy {
 	tb.Helper()
-	s, err := l.Sign(tb.Context(), identity, digest)
+	return sigstore.NewLegacy(newRing(tb, named...))
+}
+
+func newBundles(tb testing.TB, named ...sigstore.NamedKey) *sigstore.Bundles {
+	tb.Helper()
+	return sigstore.NewBundles(newRing(tb, named...))
+}
+
+// claim is what most tests sign.
+func claim() artifact.Claim { return artifact.Claim{Identity: identity, Digest: digest} }
+
+func sign(tb testing.TB, name string, format artifact.Format, c artifact.Claim) artifact.Signature {
+	tb.Helper()
+	s, err := newRing(tb, active(name)).Sign(tb.Context(), name, format, c)
 	if err != nil {
 		tb.Fatalf("Sign: %v", err)
 	}
-	m, blobs, err := l.Append(existing, s)
+	return s
+}
+
+// attach signs and gives the manifest that carries the signature, and its blobs.
+func attach(tb testing.TB, name string, existing *artifact.Manifest, c artifact.Claim) (artifact.Manifest, []artifact.Blob) {
+	tb.Helper()
+	m, blobs, err := newLegacy(tb, active(name)).Append(existing, sign(tb, name, artifact.Legacy, c))
 	if err != nil {
 		tb.Fatalf("Append: %v", err)
 	}
 	return m, blobs
+}
+
+// compose gives the manifest of a bundle about the digest that most tests sign.
+func compose(tb testing.TB, s artifact.Signature) (artifact.Manifest, []artifact.Blob) {
+	tb.Helper()
+	m, pieces, err := newBundles(tb, active("p256")).Compose(s, artifact.Descriptor{MediaType: manifestType, Digest: digest, Size: 418})
+	if err != nil {
+		tb.Fatalf("Compose: %v", err)
+	}
+	return m, pieces
+}
+
+func fetchPieces(pieces []artifact.Blob) sigstore.Fetch {
+	raw := make([][]byte, len(pieces))
+	for i, piece := range pieces {
+		raw[i] = piece.Raw
+	}
+	return blobs(raw...)
 }
 
 // noFetch is for cases that must do with the manifest alone.
@@ -128,97 +173,9 @@ func noFetch(tb testing.TB) sigstore.Fetch {
 	}
 }
 
-// memoryRegistry is go-containerregistry's registry on loopback.
-type memoryRegistry struct {
-	t    testing.TB
-	host string
-}
-
-func newRegistry(tb testing.TB) memoryRegistry {
+func write(tb testing.TB, path string, data []byte) {
 	tb.Helper()
-	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
-	tb.Cleanup(server.Close)
-	return memoryRegistry{t: tb, host: strings.TrimPrefix(server.URL, "http://")}
-}
-
-type response struct {
-	status   int
-	location string
-	body     []byte
-}
-
-func (r memoryRegistry) do(ctx context.Context, method, url, contentType string, body []byte) response {
-	r.t.Helper()
-	if strings.HasPrefix(url, "/") {
-		url = "http://" + r.host + url
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", contentType)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
-	content, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return response{status: resp.StatusCode, location: resp.Header.Get("Location"), body: content}
-}
-
-func (r memoryRegistry) putBlob(repository string, b artifact.Blob) {
-	r.t.Helper()
-	start := r.do(r.t.Context(), http.MethodPost, "/v2/"+repository+"/blobs/uploads/", "", nil)
-	end := r.do(r.t.Context(), http.MethodPut, start.location+"?digest="+b.Digest, "application/octet-stream", b.Raw)
-	if end.status != http.StatusCreated {
-		r.t.Fatalf("pushing a blob: status %d, want 201", end.status)
-	}
-}
-
-func (r memoryRegistry) putManifest(repository, reference string, m artifact.Manifest) {
-	r.t.Helper()
-	resp := r.do(r.t.Context(), http.MethodPut, "/v2/"+repository+"/manifests/"+reference, m.MediaType, m.Raw)
-	if resp.status != http.StatusCreated {
-		r.t.Fatalf("putting a manifest: status %d, want 201", resp.status)
-	}
-}
-
-func (r memoryRegistry) get(ctx context.Context, path string) []byte {
-	r.t.Helper()
-	resp := r.do(ctx, http.MethodGet, path, "", nil)
-	if resp.status != http.StatusOK {
-		r.t.Fatalf("GET %s: status %d, want 200", path, resp.status)
-	}
-	return resp.body
-}
-
-// putImage pushes a small image and gives its digest.
-func (r memoryRegistry) putImage(repository, tag, content string) string {
-	r.t.Helper()
-	config := artifact.Blob{Raw: []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"created":"` + content + `"}`)}
-	config.Digest = artifact.DigestOf(config.Raw)
-	r.putBlob(repository, config)
-	const mediaType = "application/vnd.oci.image.manifest.v1+json"
-	raw := mustJSON(r.t, map[string]any{
-		"schemaVersion": 2, "mediaType": mediaType, "layers": []any{},
-		"config": map[string]any{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.Digest, "size": len(config.Raw)},
-	})
-	r.putManifest(repository, tag, artifact.Manifest{MediaType: mediaType, Raw: raw})
-	return artifact.DigestOf(raw)
-}
-
-func write(tb testing.TB, path string, data []byte, mode os.FileMode) {
-	tb.Helper()
-	if mode == 0 {
-		mode = 0o600
-	}
-	if err := os.WriteFile(path, data, mode); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.Chmod(path, mode); err != nil { // whatever the umask is
+	if err := os.WriteFile(path, data, 0o600); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -2,152 +2,134 @@ package sigstore
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
-	"github.com/sigstore/sigstore/pkg/signature/payload"
-
 	"github.com/harborseal/harborseal/pkg/artifact"
-	"github.com/harborseal/harborseal/pkg/sigstore/keys"
+	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// KeyState is what a key is good for.
-type KeyState string
+// Fetch reads a blob of the subject's repository by its digest.
+type Fetch = func(ctx context.Context, digest string) ([]byte, error)
 
-const (
-	// Active keys sign and verify.
-	Active KeyState = "active"
-	// VerifyOnly keys are recognised while a rotation runs, and sign nothing.
-	VerifyOnly KeyState = "verify-only"
-	// Revoked keys are not valid: what only they signed counts as unsigned.
-	Revoked KeyState = "revoked"
-)
-
-// TrustedKey is a key and what it is good for.
-type TrustedKey struct {
-	Key   keys.PublicKey
-	State KeyState
-}
-
-// LegacyConfig says which keys sign and verify.
-type LegacyConfig struct {
-	// Signer is the key that signs; nil for verifying only. It is trusted without standing in Trusted; if it stands there,
-	// it must be active.
-	Signer *keys.Key
-	// Trusted are the keys whose signatures count, and those that were revoked.
-	Trusted []TrustedKey
-}
-
-// Legacy signs and verifies in cosign's legacy format: one manifest for each subject, under a tag that is made of the
-// subject's digest, with one layer for each signature. It is immutable and safe for concurrent use.
+// Legacy is cosign's legacy format: one manifest for each subject, under a tag that is made of the subject's digest, with
+// one layer for each signature. It is immutable and safe for concurrent use.
 type Legacy struct {
-	signer *keys.Key
-	// valid are the keys whose signatures count, the signer's first.
-	valid []keys.PublicKey
+	keys *Keyring
 }
 
-// NewLegacy validates the keys and reports all that is wrong at once.
-func NewLegacy(cfg LegacyConfig) (*Legacy, error) {
-	l := &Legacy{signer: cfg.Signer}
-	states := make(map[string]KeyState, len(cfg.Trusted)+1)
-	if cfg.Signer != nil {
-		states[cfg.Signer.ID()] = Active
-		l.valid = append(l.valid, cfg.Signer.Public())
-	}
-	var errs []error
-	for i, trusted := range cfg.Trusted {
-		if trusted.Key.IsZero() {
-			errs = append(errs, fmt.Errorf("keys[%d] is no key", i))
-			continue
-		}
-		switch trusted.State {
-		case Active, VerifyOnly, Revoked:
-		default:
-			errs = append(errs, fmt.Errorf("keys[%d]: state %.32q is not one of active, verify-only, revoked", i, trusted.State))
-			continue
-		}
-		known, seen := states[trusted.Key.ID()]
-		switch {
-		case seen && known != trusted.State:
-			errs = append(errs, fmt.Errorf("keys[%d]: key %s is %s here and %s elsewhere; the key that signs must be active",
-				i, trusted.Key.ID(), trusted.State, known))
-		case !seen && trusted.State != Revoked:
-			l.valid = append(l.valid, trusted.Key)
-		}
-		states[trusted.Key.ID()] = trusted.State
-	}
-	if len(errs) == 0 && len(l.valid) == 0 {
-		errs = append(errs, errors.New("no key signs or is trusted: nothing could ever count as signed"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return l, nil
-}
+// NewLegacy gives the format with the keys whose signatures count.
+func NewLegacy(r *Keyring) *Legacy { return &Legacy{keys: r} }
 
-// Name is the format's name in events and configurations.
-func (l *Legacy) Name() string { return "legacy" }
-
-// KeyID is the id of the key that signs, empty if there is none.
-func (l *Legacy) KeyID() string {
-	if l.signer == nil {
-		return ""
-	}
-	return l.signer.ID()
-}
-
-// Reference is the tag under which the signatures of a digest stand: "sha256-<hex>.sig".
-func (l *Legacy) Reference(digest string) string {
+// Tag is the tag under which the signatures of a digest stand: "sha256-<hex>.sig".
+func (l *Legacy) Tag(digest string) string {
 	return strings.Replace(digest, ":", "-", 1) + ".sig"
 }
 
-// Sign signs a digest under an identity: the repository as people pull it, with its host and without tag
-// ("harbor.example.com/project/name"). The same arguments give the same signature.
-func (l *Legacy) Sign(ctx context.Context, identity, digest string) (artifact.Signature, error) {
-	if l.signer == nil {
-		return artifact.Signature{}, errors.New("signing: there is no signing key here")
+// Verify gives the signatures in a signature manifest that are valid for the claim: each verifies with a key that is known
+// and not revoked, over a payload that names the claim's digest and identity, with whatever annotations. Without any, the
+// manifest does not make the digest signed.
+//
+// Layers that are something else are ignored, and so is a manifest that cannot be read or is beyond the limits (4 MiB,
+// 1,000 layers, 64 KiB a payload). The payloads that this program would write itself, with the claim's annotations and
+// without any, are recomputed; the others are fetched, but only if their signature verifies over the digest that the
+// manifest names, so that garbage costs no request (Ed25519 signs the payload itself: with such a key each candidate is
+// fetched). A failing fetch is an error ("cannot tell" is not "no"), unless another signature counts or the fetch says that
+// the payload does not exist or is too large.
+func (l *Legacy) Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error) {
+	parsed, err := parseManifest(m.Raw)
+	if err != nil || len(parsed.Layers) > maxLayers {
+		return nil, nil //nolint:nilerr // an unreadable manifest carries no signature: that is the answer
 	}
-	if err := artifact.ValidateDigest(digest); err != nil {
-		return artifact.Signature{}, fmt.Errorf("signing: %w", err)
-	}
-	if host, repository, _ := strings.Cut(identity, "/"); host == "" || repository == "" {
-		return artifact.Signature{}, fmt.Errorf("signing: identity %.128q: want host/project/name", identity)
-	}
-	body, err := newPayload(identity, digest)
+	known, err := knownDocuments(claim)
 	if err != nil {
-		return artifact.Signature{}, err
+		return nil, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("verifying a signature: %w", err))
 	}
-	signature, err := l.signer.Sign(ctx, body)
-	if err != nil {
-		return artifact.Signature{}, err
+	var found []artifact.Signature
+	var failed error
+	for _, layer := range parsed.Layers {
+		signature, sum, ok := readLayer(layer)
+		if !ok {
+			continue
+		}
+		body := known[layer.Digest]
+		if body != nil && int64(len(body)) != layer.Size {
+			continue // nobody can read it
+		}
+		if body == nil {
+			if !l.keys.mayVerify(sum, signature) {
+				continue
+			}
+			if body, err = fetchBlob(ctx, layer, fetch); err != nil {
+				failed = err
+				continue
+			}
+			if !documentMakes(body, claim) {
+				continue
+			}
+		}
+		if key, ok := l.keys.verifier(body, signature, ""); ok {
+			found = append(found, artifact.Signature{Format: artifact.Legacy, KeyID: key.ID(), Payload: body, Bytes: signature})
+		}
 	}
-	return artifact.Signature{KeyID: l.signer.ID(), Payload: body, Bytes: signature}, nil
+	if len(found) == 0 && failed != nil {
+		return nil, failed
+	}
+	return found, nil
 }
 
-// newPayload writes what is signed.
-//
-// SPEC: cosign's SIGNATURE_SPEC, "Payload": simple signing with the type "cosign container image signature".
-func newPayload(identity, digest string) ([]byte, error) {
-	body, err := json.Marshal(payload.SimpleContainerImage{Critical: payload.Critical{
-		Identity: payload.Identity{DockerReference: identity},
-		Image:    payload.Image{DockerManifestDigest: digest},
-		Type:     payload.CosignSignatureType,
-	}})
+// knownDocuments are the payloads, by their digest, that need not be fetched.
+func knownDocuments(claim artifact.Claim) (map[string][]byte, error) {
+	known := make(map[string][]byte, 2)
+	plain := claim
+	plain.Annotations = nil
+	for _, c := range []artifact.Claim{plain, claim} {
+		if len(known) == 1 && len(claim.Annotations) == 0 {
+			break
+		}
+		body, err := newPayload(artifact.Legacy, c)
+		if err != nil {
+			return nil, err
+		}
+		known[artifact.DigestOf(body)] = body
+	}
+	return known, nil
+}
+
+// readLayer gives the signature of a layer and the SHA-256 of its payload; false if the layer is none of a signature.
+func readLayer(layer descriptor) (signature, sum []byte, ok bool) {
+	encoded := layer.Annotations[signatureNote]
+	if !carriesSignature(layer) || layer.Size > maxPayload || len(encoded) > base64.StdEncoding.EncodedLen(maxSignature) {
+		return nil, nil, false
+	}
+	signature, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, fmt.Errorf("writing the payload: %w", err)
+		return nil, nil, false
+	}
+	sum, err = hex.DecodeString(strings.TrimPrefix(layer.Digest, "sha256:"))
+	return signature, sum, err == nil
+}
+
+// carriesSignature says whether a layer is a signature by its form, whoever made it.
+func carriesSignature(layer descriptor) bool {
+	return layer.MediaType == layerType && layer.Annotations[signatureNote] != "" &&
+		layer.Size >= 0 && artifact.ValidateDigest(layer.Digest) == nil
+}
+
+// fetchBlob gives nothing for a blob that does not exist, is too large or is not what the manifest says.
+func fetchBlob(ctx context.Context, layer descriptor, fetch Fetch) ([]byte, error) {
+	body, err := fetch(ctx, layer.Digest)
+	if err != nil {
+		// Gone means the blob here, and must not reach a caller who takes it for the subject.
+		if f := fault.Of(err); f.Kind == fault.Gone || f.Reason == fault.TooLarge {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("reading the blob of a signature: %w", err)
+	}
+	if int64(len(body)) != layer.Size || artifact.DigestOf(body) != layer.Digest {
+		return nil, nil
 	}
 	return body, nil
-}
-
-// names says whether a payload is a claim about this digest under this identity.
-func names(body []byte, identity, digest string) bool {
-	var claim payload.SimpleContainerImage
-	if json.Unmarshal(body, &claim) != nil {
-		return false
-	}
-	return claim.Critical.Type == payload.CosignSignatureType &&
-		claim.Critical.Image.DockerManifestDigest == digest &&
-		claim.Critical.Identity.DockerReference == identity
 }

@@ -2,14 +2,11 @@ package sigstore
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-
-	"github.com/sigstore/cosign/v2/pkg/oci/static"
-	"github.com/sigstore/cosign/v2/pkg/types"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -18,110 +15,91 @@ import (
 const (
 	manifestType = "application/vnd.oci.image.manifest.v1+json"
 	configType   = "application/vnd.oci.image.config.v1+json"
+	// layerType and signatureNote are what cosign calls a legacy signature and its bytes. Its packages have constants for
+	// them, and hundreds of dependencies.
+	layerType     = "application/vnd.dev.cosign.simplesigning.v1+json"
+	signatureNote = "dev.cosignproject.cosign/signature"
 	// maxLayers is how many signatures a manifest may carry, as in cosign.
 	maxLayers = 1000
-	// maxPayload is the largest payload that is read, in bytes. Ours have some 300; annotations make them longer.
-	maxPayload = 64 << 10
+	// maxSignature is the longest signature that is looked at, in bytes: RSA with 4096 bits has 512.
+	maxSignature = 1024
 )
 
 // descriptor is what a manifest says of a piece of its content.
 type descriptor struct {
-	MediaType   string            `json:"mediaType"`
-	Size        int64             `json:"size"`
-	Digest      string            `json:"digest"`
-	Annotations map[string]string `json:"annotations,omitempty"`
+	MediaType    string            `json:"mediaType"`
+	Size         int64             `json:"size"`
+	Digest       string            `json:"digest"`
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+
+	// raw is what was read; nil if it was no descriptor.
+	raw json.RawMessage
 }
 
+// parsedManifest is what was read of a manifest.
+type parsedManifest struct {
+	imageManifest
+
+	// layersEnd is the offset behind the last layer, or behind the bracket if there is none.
+	layersEnd int
+}
+
+// imageManifest has its fields in the order in which cosign writes them.
 type imageManifest struct {
-	SchemaVersion int          `json:"schemaVersion"`
-	MediaType     string       `json:"mediaType"`
-	Config        descriptor   `json:"config"`
-	Layers        []descriptor `json:"layers"`
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	Config        descriptor        `json:"config"`
+	Layers        []descriptor      `json:"layers"`
+	Annotations   map[string]string `json:"annotations,omitempty"`
+	Subject       *descriptor       `json:"subject,omitempty"`
+	ArtifactType  string            `json:"artifactType,omitempty"`
 }
 
 // configBlob is the configuration of every signature manifest that this program makes. cosign writes one that differs from
-// signature to signature; a constant one is in the repository already from the second signature on.
+// signature to signature into the legacy format; a constant one is in the repository already from the second signature on.
 func configBlob() artifact.Blob {
 	raw := []byte("{}")
 	return artifact.Blob{Digest: artifact.DigestOf(raw), Raw: raw}
 }
 
-// Append gives the manifest that carries a signature besides those of an existing one, which is nil if there is none, and
-// the blobs that it needs and may lack: the payload and, if it is the constant one, the configuration. What stands in the
-// existing manifest stays, byte for byte. A signature that is there already changes nothing: the result is the existing
-// manifest then, without blobs.
-//
-// The fault is permanent: Malformed if the existing manifest carries something else than signatures, TooLarge if one more
-// does not fit.
-func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (artifact.Manifest, []artifact.Blob, error) {
-	layer := descriptor{
-		MediaType:   types.SimpleSigningMediaType,
-		Size:        int64(len(s.Payload)),
-		Digest:      artifact.DigestOf(s.Payload),
-		Annotations: map[string]string{static.SignatureAnnotationKey: base64.StdEncoding.EncodeToString(s.Bytes)},
-	}
-	blobs := []artifact.Blob{{Digest: layer.Digest, Raw: s.Payload}}
-	config := configBlob()
-	if existing == nil {
-		raw, err := json.Marshal(imageManifest{
-			SchemaVersion: 2, MediaType: manifestType, Layers: []descriptor{layer},
-			Config: descriptor{MediaType: configType, Size: int64(len(config.Raw)), Digest: config.Digest},
-		})
-		if err != nil {
-			return artifact.Manifest{}, nil, fmt.Errorf("writing a signature manifest: %w", err)
-		}
-		return artifact.Manifest{MediaType: manifestType, Digest: artifact.DigestOf(raw), Raw: raw}, append(blobs, config), nil
-	}
-	parsed, err := parseManifest(existing.Raw)
-	if err != nil {
-		return artifact.Manifest{}, nil, err
-	}
-	for _, have := range parsed.Layers {
-		if have.Digest == layer.Digest && have.Annotations[static.SignatureAnnotationKey] == layer.Annotations[static.SignatureAnnotationKey] {
-			return *existing, nil, nil
-		}
-	}
-	if len(parsed.Layers) >= maxLayers {
-		return artifact.Manifest{}, nil, fault.Newf(fault.Permanent, fault.TooLarge,
-			"the signature manifest carries %d signatures already, which is the limit: delete it and sign again", len(parsed.Layers))
-	}
-	raw, err := spliceLayer(existing.Raw, layer)
-	if err != nil {
-		return artifact.Manifest{}, nil, err
-	}
-	if len(raw) > artifact.MaxManifest {
-		return artifact.Manifest{}, nil, fault.Newf(fault.Permanent, fault.TooLarge,
-			"with one more signature the signature manifest has %d bytes, at most %d are allowed", len(raw), artifact.MaxManifest)
-	}
-	if parsed.Config.Digest == config.Digest {
-		blobs = append(blobs, config)
-	}
-	return artifact.Manifest{MediaType: existing.MediaType, Digest: artifact.DigestOf(raw), Raw: raw}, blobs, nil
-}
-
 // parseManifest reads an image manifest. Its layers can be anything still; one that is no descriptor is an empty one here,
 // because it says nothing about the others.
-func parseManifest(raw []byte) (imageManifest, error) {
+func parseManifest(raw []byte) (parsedManifest, error) {
 	if len(raw) > artifact.MaxManifest {
-		return imageManifest{}, fault.Newf(fault.Permanent, fault.TooLarge, "the signature manifest has %d bytes, at most %d are read",
+		return parsedManifest{}, fault.Newf(fault.Permanent, fault.TooLarge, "the signature manifest has %d bytes, at most %d are read",
 			len(raw), artifact.MaxManifest)
 	}
 	var m struct {
-		Config    json.RawMessage    `json:"config"`
-		Layers    *[]json.RawMessage `json:"layers"`
-		Manifests *json.RawMessage   `json:"manifests"`
+		Config       json.RawMessage    `json:"config"`
+		Layers       *[]json.RawMessage `json:"layers"`
+		Manifests    *json.RawMessage   `json:"manifests"`
+		Subject      json.RawMessage    `json:"subject"`
+		ArtifactType json.RawMessage    `json:"artifactType"`
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return imageManifest{}, malformed(err)
+		return parsedManifest{}, malformed(err)
 	}
 	if m.Layers == nil || m.Manifests != nil {
-		return imageManifest{}, malformed(errors.New("it is no image manifest"))
+		return parsedManifest{}, malformed(errors.New("it is no image manifest"))
 	}
-	parsed := imageManifest{Config: parseDescriptor(m.Config), Layers: make([]descriptor, len(*m.Layers))}
+	var p parsedManifest
+	var err error
+	if p.layersEnd, err = endOfLayers(raw); err != nil {
+		return parsedManifest{}, malformed(err)
+	}
+	p.Config = parseDescriptor(m.Config)
+	p.Layers = make([]descriptor, len(*m.Layers))
 	for i, layer := range *m.Layers {
-		parsed.Layers[i] = parseDescriptor(layer)
+		p.Layers[i] = parseDescriptor(layer)
 	}
-	return parsed, nil
+	if subject := parseDescriptor(m.Subject); subject.raw != nil {
+		p.Subject = &subject
+	}
+	if json.Unmarshal(m.ArtifactType, &p.ArtifactType) != nil {
+		p.ArtifactType = ""
+	}
+	return p, nil
 }
 
 func parseDescriptor(raw []byte) descriptor {
@@ -129,6 +107,7 @@ func parseDescriptor(raw []byte) descriptor {
 	if json.Unmarshal(raw, &d) != nil {
 		return descriptor{}
 	}
+	d.raw = raw
 	return d
 }
 
@@ -137,79 +116,79 @@ func malformed(err error) error {
 		"what stands under the signature's tag carries no signatures, and is not overwritten: delete it, and a sweep or the next push signs: %w", err)
 }
 
-// spliceLayer inserts a layer behind the last one and changes nothing else, because whoever wrote the rest may have meant
-// more by it than this program knows.
-func spliceLayer(raw []byte, layer descriptor) ([]byte, error) {
-	encoded, err := json.Marshal(layer)
-	if err != nil {
-		return nil, fmt.Errorf("writing a signature layer: %w", err)
+// splice inserts layers behind the last one and changes nothing else, because whoever wrote the rest may have meant more by
+// it than this program knows.
+func (p parsedManifest) splice(raw []byte, layers ...[]byte) ([]byte, error) {
+	if have := len(p.Layers); have+len(layers) > maxLayers {
+		return nil, fault.Newf(fault.Permanent, fault.TooLarge,
+			"the signature manifest carries %d signatures and would get %d more, at most %d are allowed: delete it and sign again",
+			have, len(layers), maxLayers)
 	}
-	at, empty, err := endOfLayers(raw)
-	if err != nil {
-		return nil, malformed(err)
+	separator := []byte(",")
+	added := bytes.Join(layers, separator)
+	if len(p.Layers) == 0 {
+		separator = nil
 	}
-	separator := ","
-	if empty {
-		separator = ""
+	spliced := slices.Concat(raw[:p.layersEnd], separator, added, raw[p.layersEnd:])
+	if len(spliced) > artifact.MaxManifest {
+		return nil, fault.Newf(fault.Permanent, fault.TooLarge,
+			"with %d more signatures the signature manifest has %d bytes, at most %d are allowed: delete it and sign again",
+			len(layers), len(spliced), artifact.MaxManifest)
 	}
-	return bytes.Join([][]byte{raw[:at], []byte(separator), encoded, raw[at:]}, nil), nil
+	return spliced, nil
 }
 
-// endOfLayers finds the offset behind the last element of the top-level array "layers". A manifest that could be read in
-// two ways, because it has the name twice or in another case, is refused.
-func endOfLayers(raw []byte) (at int, empty bool, err error) {
+// endOfLayers finds the offset behind the last element of the top-level array "layers", or behind its bracket if it has
+// none. A manifest that could be read in two ways, because it has the name twice or in another case, is refused.
+func endOfLayers(raw []byte) (int, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if err := expect(d, '{'); err != nil {
-		return 0, false, err
+		return 0, err
 	}
-	found := false
+	end := 0
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
-			return 0, false, err
+			return 0, err
 		}
 		key, ok := name.(string)
 		if !ok {
-			return 0, false, errors.New("a name is no string")
+			return 0, errors.New("a name is no string")
 		}
 		if !strings.EqualFold(key, "layers") {
 			var skipped json.RawMessage
 			if err := d.Decode(&skipped); err != nil {
-				return 0, false, err
+				return 0, err
 			}
 			continue
 		}
-		if found || key != "layers" {
-			return 0, false, errors.New("its layers are ambiguous")
+		if end > 0 || key != "layers" {
+			return 0, errors.New("its layers are ambiguous")
 		}
-		found = true
-		if at, empty, err = skipArray(d); err != nil {
-			return 0, false, err
+		if end, err = skipArray(d); err != nil {
+			return 0, err
 		}
 	}
-	if err := expect(d, '}'); err != nil {
-		return 0, false, err
+	if end == 0 {
+		return 0, errors.New("it has no layers")
 	}
-	if !found {
-		return 0, false, errors.New("it has no layers")
-	}
-	return at, empty, nil
+	return end, expect(d, '}')
 }
 
 // skipArray reads an array and gives the offset behind its last element, or behind its bracket if it has none.
-func skipArray(d *json.Decoder) (at int, empty bool, err error) {
+func skipArray(d *json.Decoder) (int, error) {
 	if err := expect(d, '['); err != nil {
-		return 0, false, err
+		return 0, err
 	}
-	at, empty = int(d.InputOffset()), true
+	end := d.InputOffset()
 	for d.More() {
 		var element json.RawMessage
 		if err := d.Decode(&element); err != nil {
-			return 0, false, err
+			return 0, err
 		}
-		at, empty = int(d.InputOffset()), false
+		end = d.InputOffset()
 	}
-	return at, empty, expect(d, ']')
+	return int(end), expect(d, ']')
 }
 
 func expect(d *json.Decoder, want json.Delim) error {

@@ -74,7 +74,7 @@ func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App
 
 // Check does all of New that leaves no trace: it reads keys, tokens and secrets, but binds no listener, opens no database
 // and connects to nothing.
-func Check(cfg *config.Receiver) error {
+func Check(_ context.Context, cfg *config.Receiver) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
 	_, err := a.build()
 	return errors.Join(config.CheckFiles(cfg), err, checkConnections(cfg))
@@ -83,7 +83,7 @@ func Check(cfg *config.Receiver) error {
 // build makes what serves the public door.
 func (a *App) build() (*gin.Engine, error) {
 	var err error
-	if a.policies, err = policy.NewSet(a.cfg.Projects); err != nil {
+	if a.policies, err = policy.NewSet(policy.SetConfig{Projects: a.cfg.Projects}); err != nil {
 		return nil, err
 	}
 	keys, err := loadKeys(a.cfg.Keys)

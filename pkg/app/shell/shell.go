@@ -78,7 +78,7 @@ func (c *Call) Parse() error {
 type Service[C any] struct {
 	Load  func(path string, environ []string) (*C, error)
 	Log   func(*C) config.Log
-	Check func(*C) error
+	Check func(context.Context, *C) error
 	New   func(context.Context, *C, zerolog.Logger) (Runner, error)
 }
 
@@ -102,7 +102,7 @@ func (s Service[C]) Serve(ctx context.Context, c *Call) error {
 		return err
 	}
 	if *check {
-		if err := s.Check(cfg); err != nil {
+		if err := s.Check(ctx, cfg); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(c.Stdout, "the configuration is good")

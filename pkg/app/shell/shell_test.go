@@ -59,7 +59,7 @@ func TestProgram(t *testing.T) {
 					return &settings{path}, nil
 				},
 				Log: func(*settings) config.Log { return config.Log{Level: "error"} },
-				Check: func(s *settings) error {
+				Check: func(_ context.Context, s *settings) error {
 					did += " checked"
 					if s.path == "bad" {
 						return errors.New("it is bad")

@@ -7,17 +7,14 @@ package signer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/app/shell"
-	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/harbor"
@@ -28,8 +25,6 @@ import (
 	"github.com/harborseal/harborseal/pkg/reconcile"
 	"github.com/harborseal/harborseal/pkg/registry"
 	"github.com/harborseal/harborseal/pkg/signing"
-	"github.com/harborseal/harborseal/pkg/sigstore"
-	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 	"github.com/harborseal/harborseal/pkg/telemetry"
 )
 
@@ -45,9 +40,8 @@ type App struct {
 	transport *http.Transport
 	images    *registry.Client
 	harbor    *harbor.Client
-	legacy    *sigstore.Legacy
-	verifier  *signing.Verifier
 	policies  *policy.Set
+	engine    engine
 	ops       *httpserver.Server
 	health    *httpserver.Ops
 
@@ -59,33 +53,30 @@ type App struct {
 }
 
 // New validates the configuration, reads keys and secrets, and binds the listener for health and metrics.
-func New(cfg *config.Signer, logger zerolog.Logger) (*App, error) {
+func New(ctx context.Context, cfg *config.Signer, logger zerolog.Logger) (*App, error) {
 	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
 	var err error
 	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
 		return nil, err
 	}
-	if err := a.build(); err != nil {
-		return nil, errors.Join(err, a.dialer.Close())
+	if err := a.build(ctx); err != nil {
+		return nil, errors.Join(err, a.engine.close(), a.dialer.Close())
 	}
-	if err := a.listen(); err != nil {
-		return nil, errors.Join(err, a.dialer.Close())
+	if err := a.listen(); err != nil { //nolint:contextcheck // it binds an address: it waits for nobody
+		return nil, errors.Join(err, a.engine.close(), a.dialer.Close())
 	}
 	return a, nil
 }
 
 // Check does all of New that leaves no trace: it reads keys and secrets, but binds no listener and connects to nothing.
-func Check(cfg *config.Signer) error {
+func Check(ctx context.Context, cfg *config.Signer) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
-	return errors.Join(config.CheckFiles(cfg), a.build(), shell.CheckQueue(cfg.Queue))
+	return errors.Join(config.CheckFiles(cfg), a.build(ctx), a.engine.close(), shell.CheckQueue(cfg.Queue))
 }
 
-func (a *App) build() error {
+func (a *App) build(ctx context.Context) error {
 	var err error
-	if a.policies, err = policy.NewSet(a.cfg.Projects); err != nil {
-		return err
-	}
-	if a.legacy, err = loadKeys(a.cfg.Keys); err != nil {
+	if a.policies, err = policy.NewSet(a.cfg.Policies()); err != nil {
 		return err
 	}
 	h := a.cfg.Harbor
@@ -104,8 +95,7 @@ func (a *App) build() error {
 	}); err != nil {
 		return err
 	}
-	a.verifier, err = signing.NewVerifier(a.images, a.legacy, h.PublicHost)
-	return err
+	return a.engine.build(ctx, a)
 }
 
 func (a *App) listen() error {
@@ -134,16 +124,19 @@ func (a *App) Run(ctx context.Context) error {
 		a.transport.CloseIdleConnections()
 		return a.dialer.Close()
 	}})
+	g.Add("keys", lifecycle.Component{Stop: func(context.Context) error { return a.engine.close() }})
 	shell.AddListener(g, "ops listener", a.ops)
 	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
 	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
+	g.Go("checking formats", a.checkFormats)
+	g.Go("looking at written tags", a.engine.watch.Run)
 	g.Go("signing", a.sign)
 	g.Add("reconciler", lifecycle.Component{Start: a.startReconciler})
 	g.Go("proposing sweeps", func(ctx context.Context) error { return a.reconciler.Run(ctx) })
 	g.Go("sweeping", a.sweep)
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
-	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Str("key_id", a.legacy.KeyID()).
+	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Strs("keys", a.engine.keyIDs()).
 		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Strs("projects", a.cfg.Projects).Msg("signer starts")
 	if len(a.cfg.Projects) == 0 {
 		a.logger.Warn().Msg("no projects are configured: nothing is signed")
@@ -175,9 +168,11 @@ func (a *App) connect(ctx context.Context) error {
 }
 
 func (a *App) sign(ctx context.Context) error {
+	e := &a.engine
 	service, err := signing.New(signing.Config{
-		Registry: a.images, Format: a.legacy, Verifier: a.verifier, Queue: a.queue, Policies: a.policies,
-		MaxAge: a.cfg.Sign.MaxAge, ProjectExists: a.harbor.ProjectExists, Logger: a.logger, Registerer: a.registry,
+		Registry: a.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Verifier: e.verifier, Harbor: a.harbor,
+		Queue: a.queue, Policies: a.policies, Watch: e.watch,
+		MaxAge: a.cfg.Sign.MaxAge, Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return err
@@ -188,14 +183,28 @@ func (a *App) sign(ctx context.Context) error {
 	})
 }
 
+// checkFormats says early what the ledger will say of each digest: that this Harbor does not take a format. It ends
+// nothing, because an upgrade of Harbor heals it.
+func (a *App) checkFormats(ctx context.Context) error {
+	bundles, version, err := a.harbor.Bundles(ctx)
+	if err != nil {
+		a.logger.Warn().Err(err).Msg("harbor's version is not known yet: what does not need it is signed")
+		return nil
+	}
+	a.logger.Info().Str("harbor_version", version).Bool("bundles", bundles).Msg("harbor's version is known")
+	for _, terms := range a.policies.Terms() {
+		if _, err := terms.Format.Formats(bundles); err != nil {
+			a.logger.Error().Err(err).Str("harbor_version", version).Msg("a format is configured that this harbor does not take")
+		}
+	}
+	return nil
+}
+
 func (a *App) startReconciler(context.Context) error {
 	var err error
 	a.reconciler, err = reconcile.New(reconcile.Config{
 		Harbor: a.harbor, Queue: a.queue, Policies: a.policies, Patterns: a.policies.Patterns(), Interval: a.cfg.Sweep.Interval,
-		Signed: func(ctx context.Context, ref artifact.Ref) (bool, error) {
-			verdict, err := a.verifier.Verify(ctx, ref)
-			return verdict.Signed(), err
-		},
+		Signed: a.engine.review.Signed,
 		Logger: a.logger, Registerer: a.registry,
 	})
 	return err
@@ -205,30 +214,4 @@ func (a *App) sweep(ctx context.Context) error {
 	return a.queue.ConsumeTicks(ctx, reconcile.Kind, func(ctx context.Context, t queue.Tick) error {
 		return a.reconciler.Tick(ctx, t.Key, t.Slot)
 	})
-}
-
-// loadKeys reads the keys and proves the active one by a signature.
-func loadKeys(configured []config.Key) (*sigstore.Legacy, error) {
-	var cfg sigstore.LegacyConfig
-	for _, k := range configured {
-		if k.State == config.Active {
-			private, err := keys.LoadFile(k.File, k.PasswordFile)
-			if err != nil {
-				return nil, fmt.Errorf("key %q: %w", k.Name, err)
-			}
-			cfg.Signer = private
-			cfg.Trusted = append(cfg.Trusted, sigstore.TrustedKey{Key: private.Public(), State: sigstore.Active})
-			continue
-		}
-		pem, err := os.ReadFile(k.PublicKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", k.Name, err)
-		}
-		public, err := keys.ParsePublicKey(pem)
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %s: %w", k.Name, k.PublicKeyFile, err)
-		}
-		cfg.Trusted = append(cfg.Trusted, sigstore.TrustedKey{Key: public, State: sigstore.KeyState(k.State)})
-	}
-	return sigstore.NewLegacy(cfg)
 }

@@ -88,7 +88,13 @@ func event(t *rapid.T) artifact.Event {
 	case artifact.Signed:
 		e.How = rapid.SampledFrom([]artifact.How{artifact.Made, artifact.Found}).Draw(t, "how")
 		e.KeyID = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key_id")
-		e.Format, e.SignatureDigest = "legacy", rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "signature_digest")
+		e.Format, e.SignatureDigest = artifact.Legacy, rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "signature_digest")
+		if rapid.Bool().Draw(t, "of a newer program") {
+			e.Signatures = []artifact.Evidence{{Format: e.Format, KeyID: e.KeyID, Digest: e.SignatureDigest}}
+			if rapid.Bool().Draw(t, "both formats") {
+				e.Signatures = append(e.Signatures, artifact.Evidence{Format: artifact.Bundle, KeyID: e.KeyID, Digest: text(t, "bundle")})
+			}
+		}
 	case artifact.Failed, artifact.Dead:
 		e.Unsigned = rapid.Bool().Draw(t, "unsigned")
 	default:

@@ -316,15 +316,23 @@ func testNames(t TB, view View) {
 func testHostile(t TB, view View) {
 	for i, text := range HostileTexts() {
 		basis := Begin(t, view)
-		e := Event(artifact.Received, Ref("demo/app", i))
-		e.Tag, e.Pusher, e.Detail = text, text, text
-		Apply(t, view, basis, artifact.Entry{Seq: 1, Event: e})
+		received := Event(artifact.Received, Ref("demo/app", i))
+		received.Tag, received.Pusher = text, text
+		e := Event(artifact.Vanished, received.Ref)
+		e.Detail = text
+		signed := Event(artifact.Signed, e.Ref)
+		signed.Detail, signed.Signatures = text, []artifact.Evidence{{Format: artifact.Format(text), KeyID: text, Digest: text}}
+		Apply(t, view, basis, Entries(received, signed, e)...)
 		rows := All(t, view, ledger.Query{})
-		if len(rows) != 1 || len(rows[0].Tags) != 1 {
-			t.Fatalf("%q: rows = %s, want one with one tag", text, dump(rows))
+		if len(rows) != 1 || len(rows[0].Tags) != 1 || len(rows[0].Signatures) != 1 {
+			t.Fatalf("%q: rows = %s, want one with one tag and one signature", text, dump(rows))
 		}
+		signature := rows[0].Signatures[0]
 		want := strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
-		for field, got := range map[string]string{"pusher": rows[0].Pusher, "tag": rows[0].Tags[0], "detail": rows[0].Detail} {
+		for field, got := range map[string]string{
+			"pusher": rows[0].Pusher, "tag": rows[0].Tags[0], "detail": rows[0].Detail, "note": rows[0].Note,
+			"format": string(signature.Format), "key_id": signature.KeyID, "digest of a signature": signature.Digest,
+		} {
 			if !strings.HasPrefix(want, got) || got == "" || len(want) < 500 && got != want || len(got) > 2048 || !utf8.ValidString(got) {
 				t.Errorf("%s = %q, want %q", field, got, want)
 			}

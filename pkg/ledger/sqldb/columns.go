@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"database/sql/driver"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ const (
 	unitColumns = "project, repository, digest, state, first_seq, first_seen_at, last_seq, " +
 		"received_seq, received_at, pushed_at, pusher, last_received_seq, " +
 		"signed_seq, signed_at, verified_seq, verified_at, key_id, format, signature_digest, how, " +
+		"signatures_seq, signatures, note, " +
 		"gone_seq, unsigned_seq, other_seq, other, reason, detail, media_type_seq, media_type, policy_revision_seq, policy_revision, attempts"
 
 	selectPosition = "SELECT stream_created, rules, generation, seq FROM view_position WHERE id = 1"
@@ -59,6 +61,7 @@ func (u *unit) fields() []any {
 		&u.project, &u.repository, &u.digest, &u.state, &r.FirstSeq, (*micros)(&r.FirstSeenAt), &r.LastSeq,
 		&r.ReceivedSeq, (*micros)(&r.ReceivedAt), (*micros)(&r.PushedAt), &r.Pusher, &r.LastReceivedSeq,
 		&r.SignedSeq, (*micros)(&r.SignedAt), &r.VerifiedSeq, (*micros)(&r.VerifiedAt), &r.KeyID, &r.Format, &r.SignatureDigest, &r.How,
+		&r.SignaturesSeq, (*evidence)(&r.Signatures), &r.Note,
 		&r.GoneSeq, &r.UnsignedSeq, &r.OtherSeq, &r.Other, &r.Reason, &r.Detail, &r.MediaTypeSeq, &r.MediaType,
 		&r.PolicyRevisionSeq, &r.PolicyRevision, &r.Attempts,
 	}
@@ -111,5 +114,34 @@ func (m *micros) Scan(src any) error {
 	default:
 		return fmt.Errorf("a time is of type %T, want an integer", src)
 	}
+	return nil
+}
+
+// evidence is a list of signatures as the database keeps it: a list in JSON.
+type evidence []artifact.Evidence
+
+// Value implements driver.Valuer.
+func (e evidence) Value() (driver.Value, error) {
+	if len(e) == 0 {
+		return "[]", nil
+	}
+	text, err := json.Marshal([]artifact.Evidence(e))
+	if err != nil {
+		return nil, fmt.Errorf("writing signatures: %w", err)
+	}
+	return string(text), nil
+}
+
+// Scan implements sql.Scanner.
+func (e *evidence) Scan(src any) error {
+	text, ok := src.(string)
+	if !ok {
+		return fmt.Errorf("signatures are of type %T, want text", src)
+	}
+	var list []artifact.Evidence
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return fmt.Errorf("reading signatures: %w", err)
+	}
+	*e = list
 	return nil
 }

@@ -71,6 +71,15 @@ func encryptKey(key crypto.Signer) []byte {
 	return encryptBytes(der)
 }
 
+// pkcs8PEM is a key in PEM, not encrypted.
+func pkcs8PEM(key crypto.Signer) []byte {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
 func encryptBytes(plain []byte) []byte {
 	data, err := encrypted.Encrypt(plain, []byte(password))
 	if err != nil {

@@ -1,6 +1,3 @@
-// Package keys holds the keys that sign and verify.
-//
-// Key material is in no error and in no value that prints itself. A key has signed something that verifies before it is handed out.
 package keys
 
 import (

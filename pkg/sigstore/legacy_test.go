@@ -35,13 +35,20 @@ func mustJSON(tb testing.TB, v any) []byte {
 }
 
 // cosignPayload is what cosign signs, by cosign's own code.
-func cosignPayload(tb testing.TB, identity, digest string, annotations map[string]any) []byte {
+func cosignPayload(tb testing.TB, identity, digest string, annotations map[string]string) []byte {
 	tb.Helper()
 	ref, err := name.NewDigest(identity + "@" + digest)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return mustJSON(tb, payload.Cosign{Image: ref, Annotations: annotations})
+	var optional map[string]any
+	if len(annotations) > 0 {
+		optional = make(map[string]any)
+		for k, v := range annotations {
+			optional[k] = v
+		}
+	}
+	return mustJSON(tb, payload.Cosign{Image: ref, Annotations: optional})
 }
 
 func layerOf(tb testing.TB, key *keys.Key, body []byte) map[string]any {
@@ -86,12 +93,12 @@ func blobs(bodies ...[]byte) sigstore.Fetch {
 	}
 }
 
-func TestVerifySaysNo(t *testing.T) {
+func TestLegacySaysNo(t *testing.T) {
 	t.Parallel()
 	key, second := loadedKeys()["p256"], loadedKeys()["second"]
-	ours := newLegacy(t, key)
+	ours := newLegacy(t, active("p256"))
 	own := cosignPayload(t, identity, digest, nil)
-	annotated := cosignPayload(t, identity, digest, map[string]any{"team": "a"})
+	annotated := cosignPayload(t, identity, digest, map[string]string{"team": "a"})
 	good := layerOf(t, key, own)
 	garbage := make([]any, 1001)
 	for i := range garbage {
@@ -99,6 +106,7 @@ func TestVerifySaysNo(t *testing.T) {
 	}
 	garbage[0] = good
 	huge := bytes.Replace(annotated, []byte(`"team"`), []byte(`"`+strings.Repeat("x", 65<<10)+`"`), 1)
+	altered := func(old, new string) []byte { return bytes.Replace(annotated, []byte(old), []byte(new), 1) }
 	wrongType := bytes.Replace(annotated, []byte("cosign container image signature"), []byte("atomic container signature"), 1)
 	valid := manifestOf(t, good)
 
@@ -107,6 +115,7 @@ func TestVerifySaysNo(t *testing.T) {
 		manifest artifact.Manifest
 		legacy   *sigstore.Legacy
 		fetch    sigstore.Fetch
+		body     []byte // signed by our key, in place of a manifest
 	}{
 		{name: "no layers", manifest: manifestOf(t)},
 		{name: "garbage layer", manifest: manifestOf(t, map[string]any{"mediaType": "application/octet-stream", "size": 1, "digest": other})},
@@ -126,11 +135,11 @@ func TestVerifySaysNo(t *testing.T) {
 		{name: "wrong key, annotated", manifest: manifestOf(t, layerOf(t, second, annotated))},
 		{
 			name: "revoked key", manifest: manifestOf(t, layerOf(t, second, own)),
-			legacy: newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.Revoked}),
+			legacy: newLegacy(t, active("p256"), revoked("second")),
 		},
 		{
 			name: "revoked key, annotated", manifest: manifestOf(t, layerOf(t, second, annotated)),
-			legacy: newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.Revoked}),
+			legacy: newLegacy(t, active("p256"), revoked("second")),
 		},
 		{name: "own payload, but the layer names another", manifest: manifestOf(t, with(good, "digest", other))},
 		{
@@ -139,7 +148,7 @@ func TestVerifySaysNo(t *testing.T) {
 		},
 		{
 			name: "signed payload under another digest", manifest: manifestOf(t, with(layerOf(t, loadedKeys()["ed25519"], annotated), "digest", other)),
-			legacy: newLegacy(t, loadedKeys()["ed25519"]),
+			legacy: newLegacy(t, active("ed25519")),
 			fetch:  func(context.Context, string) ([]byte, error) { return annotated, nil },
 		},
 		{
@@ -154,6 +163,17 @@ func TestVerifySaysNo(t *testing.T) {
 				return nil, fault.Newf(fault.Permanent, fault.TooLarge, "too large")
 			},
 		},
+		{name: "another size than the payload's", manifest: manifestOf(t, with(good, "size", 3))},
+		{name: "document in upper case", body: altered(`"critical"`, `"Critical"`)},
+		{name: "member in upper case", body: altered(`"docker-reference"`, `"Docker-Reference"`)},
+		{name: "unknown member of the document", body: altered(`"optional"`, `"not":true,"optional"`)},
+		{name: "unknown member instead of optional", body: altered(`"optional"`, `"Optional"`)},
+		{name: "unknown critical member", body: altered(`"type"`, `"not":true,"type"`)},
+		{name: "unknown member of the image", body: altered(`"docker-manifest-digest"`, `"not":"x","docker-manifest-digest"`)},
+		{name: "unknown member of the identity", body: altered(`"docker-reference"`, `"not":"x","docker-reference"`)},
+		{name: "critical part is no object", body: altered(`"critical":{`, `"critical":7,"x":{`)},
+		{name: "identity is no object", body: altered(`"identity":{`, `"identity":7,"x":{`)},
+		{name: "something behind the document", body: append(bytes.Clone(annotated), "{}"...)},
 		{name: "payload that is no JSON", manifest: manifestOf(t, layerOf(t, key, []byte("hello"))), fetch: blobs([]byte("hello"))},
 		{name: "1,001 layers", manifest: manifestOf(t, garbage...)},
 		{name: "truncated manifest", manifest: artifact.Manifest{Raw: valid.Raw[:len(valid.Raw)-1]}},
@@ -168,44 +188,47 @@ func TestVerifySaysNo(t *testing.T) {
 			if l == nil {
 				l = ours
 			}
+			if tt.body != nil {
+				tt.manifest, fetch = manifestOf(t, layerOf(t, key, tt.body)), blobs(tt.body)
+			}
 			if fetch == nil {
 				fetch = noFetch(t)
 			}
-			got, err := l.Verify(t.Context(), tt.manifest, identity, digest, fetch)
+			got, err := l.Verify(t.Context(), tt.manifest, claim(), fetch)
 			if err != nil || len(got) != 0 {
 				t.Errorf("Verify() = %d signatures, error %v, want neither", len(got), err)
 			}
 		})
 	}
 	// What the table changes must be all that is wrong.
-	if got, err := ours.Verify(t.Context(), valid, identity, digest, noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := ours.Verify(t.Context(), valid, claim(), noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() of the manifest that the table starts from = %d signatures, error %v, want 1", len(got), err)
 	}
-	if got, err := ours.Verify(t.Context(), manifestOf(t, 1, "a", good), identity, digest, noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := ours.Verify(t.Context(), manifestOf(t, 1, "a", good), claim(), noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() beside garbage = %d signatures, error %v, want 1", len(got), err)
 	}
-	if got, err := ours.Verify(t.Context(), manifestOf(t, garbage[:1000]...), identity, digest, noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := ours.Verify(t.Context(), manifestOf(t, garbage[:1000]...), claim(), noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() of 1,000 layers = %d signatures, error %v, want 1", len(got), err)
 	}
 }
 
-func TestVerifySaysYes(t *testing.T) {
+func TestLegacySaysYes(t *testing.T) {
 	t.Parallel()
 	for name, key := range loadedKeys() {
 		t.Run("own signature, "+name, func(t *testing.T) {
 			t.Parallel()
-			l := newLegacy(t, key)
-			m, _ := attach(t, l, nil, identity, digest)
-			got, err := l.Verify(t.Context(), m, identity, digest, noFetch(t))
+			l := newLegacy(t, active(name))
+			m, _ := attach(t, name, nil, claim())
+			got, err := l.Verify(t.Context(), m, claim(), noFetch(t))
 			if err != nil || len(got) != 1 || got[0].KeyID != key.ID() || !bytes.Equal(got[0].Payload, cosignPayload(t, identity, digest, nil)) {
 				t.Errorf("Verify() = %+v, %v, want one signature by %s", got, err, key.ID())
 			}
 		})
 		t.Run("annotated payload, "+name, func(t *testing.T) {
 			t.Parallel()
-			body := cosignPayload(t, identity, digest, map[string]any{"commit": "abc"})
-			l := newLegacy(t, nil, sigstore.TrustedKey{Key: key.Public(), State: sigstore.VerifyOnly})
-			got, err := l.Verify(t.Context(), manifestOf(t, layerOf(t, key, body)), identity, digest, blobs(body))
+			body := cosignPayload(t, identity, digest, map[string]string{"commit": "abc"})
+			l := newLegacy(t, verifyOnly(name))
+			got, err := l.Verify(t.Context(), manifestOf(t, layerOf(t, key, body)), claim(), blobs(body))
 			if err != nil || len(got) != 1 || !bytes.Equal(got[0].Payload, body) {
 				t.Errorf("Verify() = %+v, %v, want one signature", got, err)
 			}
@@ -213,74 +236,59 @@ func TestVerifySaysYes(t *testing.T) {
 	}
 }
 
-func TestVerifyFetchFails(t *testing.T) {
+// Whatever is configured now, what was signed with it and without it needs no request.
+func TestLegacyRecomputesPayloads(t *testing.T) {
+	t.Parallel()
+	annotated := claim()
+	annotated.Annotations = map[string]string{"team": "a", "b": "<&>"}
+	l := newLegacy(t, active("p256"), verifyOnly("ed25519"))
+	m, _ := attach(t, "p256", nil, claim())
+	m, _ = attach(t, "ed25519", &m, annotated)
+	got, err := l.Verify(t.Context(), m, annotated, noFetch(t))
+	if err != nil || len(got) != 2 {
+		t.Errorf("Verify() = %d signatures, %v, want both", len(got), err)
+	}
+	without := bytes.Replace(cosignPayload(t, identity, digest, nil), []byte(`,"optional":null`), nil, 1)
+	got, err = l.Verify(t.Context(), manifestOf(t, layerOf(t, loadedKeys()["p256"], without)), annotated, blobs(without))
+	if err != nil || len(got) != 1 {
+		t.Errorf("Verify() of a document without the optional part = %d signatures, %v, want 1", len(got), err)
+	}
+}
+
+func TestLegacyFetchFails(t *testing.T) {
 	t.Parallel()
 	key := loadedKeys()["p256"]
-	l := newLegacy(t, key)
-	annotated := layerOf(t, key, cosignPayload(t, identity, digest, map[string]any{"a": "b"}))
+	l := newLegacy(t, active("p256"))
+	annotated := layerOf(t, key, cosignPayload(t, identity, digest, map[string]string{"a": "b"}))
 	broken := fault.Newf(fault.Transient, fault.Unreachable, "no connection")
 	fetch := func(context.Context, string) ([]byte, error) { return nil, broken }
 
-	if got, err := l.Verify(t.Context(), manifestOf(t, annotated), identity, digest, fetch); !errors.Is(err, broken) || len(got) != 0 {
+	if got, err := l.Verify(t.Context(), manifestOf(t, annotated), claim(), fetch); !errors.Is(err, broken) || len(got) != 0 {
 		t.Errorf("Verify() = %d signatures, %v, want the failure of the fetch: cannot tell is not no", len(got), err)
 	}
 	valid := layerOf(t, key, cosignPayload(t, identity, digest, nil))
 	for _, m := range []artifact.Manifest{manifestOf(t, annotated, valid), manifestOf(t, valid, annotated)} {
-		if got, err := l.Verify(t.Context(), m, identity, digest, fetch); err != nil || len(got) != 1 {
+		if got, err := l.Verify(t.Context(), m, claim(), fetch); err != nil || len(got) != 1 {
 			t.Errorf("Verify() = %d signatures, %v, want the one that needs no fetch", len(got), err)
 		}
 	}
 }
 
-func TestVerifyFindsAllKeys(t *testing.T) {
+func TestLegacyFindsAllKeys(t *testing.T) {
 	t.Parallel()
 	key, second := loadedKeys()["p256"], loadedKeys()["second"]
-	l := newLegacy(t, key, sigstore.TrustedKey{Key: second.Public(), State: sigstore.VerifyOnly})
+	l := newLegacy(t, active("p256"), verifyOnly("second"))
 	own := cosignPayload(t, identity, digest, nil)
 	m := manifestOf(t, layerOf(t, second, own), layerOf(t, loadedKeys()["p384"], own), layerOf(t, key, own))
-	got, err := l.Verify(t.Context(), m, identity, digest, noFetch(t))
+	got, err := l.Verify(t.Context(), m, claim(), noFetch(t))
 	if err != nil || len(got) != 2 || got[0].KeyID != second.ID() || got[1].KeyID != key.ID() {
 		t.Errorf("Verify() = %+v, %v, want the signatures by %s and %s", got, err, second.ID(), key.ID())
 	}
 }
 
-func TestNewLegacyRefuses(t *testing.T) {
-	t.Parallel()
-	key, second := loadedKeys()["p256"], loadedKeys()["second"]
-	for name, cfg := range map[string]sigstore.LegacyConfig{
-		"no key":                {},
-		"only a revoked key":    {Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.Revoked}}},
-		"zero key":              {Signer: key, Trusted: []sigstore.TrustedKey{{State: sigstore.Active}}},
-		"unknown state":         {Signer: key, Trusted: []sigstore.TrustedKey{{Key: second.Public(), State: "good"}}},
-		"signer is revoked":     {Signer: key, Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.Revoked}}},
-		"signer is verify-only": {Signer: key, Trusted: []sigstore.TrustedKey{{Key: key.Public(), State: sigstore.VerifyOnly}}},
-		"two states": {Trusted: []sigstore.TrustedKey{
-			{Key: second.Public(), State: sigstore.Active}, {Key: second.Public(), State: sigstore.Revoked},
-		}},
-	} {
-		if l, err := sigstore.NewLegacy(cfg); err == nil || l != nil {
-			t.Errorf("%s: NewLegacy() = %v, %v, want an error", name, l, err)
-		}
-	}
-	l := newLegacy(t, key, sigstore.TrustedKey{Key: key.Public(), State: sigstore.Active})
-	if got, want := l.KeyID(), key.ID(); got != want {
-		t.Errorf("KeyID() = %q, want %q", got, want)
-	}
-	if got := l.Name(); got != "legacy" {
-		t.Errorf("Name() = %q, want legacy: events carry it", got)
-	}
-	verifier := newLegacy(t, nil, sigstore.TrustedKey{Key: key.Public(), State: sigstore.Active})
-	if got := verifier.KeyID(); got != "" {
-		t.Errorf("KeyID() without a signer = %q, want nothing", got)
-	}
-	if _, err := verifier.Sign(t.Context(), identity, digest); err == nil {
-		t.Error("Sign() without a signer succeeded")
-	}
-}
-
-func FuzzVerify(f *testing.F) {
+func FuzzLegacyVerify(f *testing.F) {
 	key := loadedKeys()["p256"]
-	l := newLegacy(f, key, sigstore.TrustedKey{Key: loadedKeys()["ed25519"].Public(), State: sigstore.Active})
+	l := newLegacy(f, active("p256"), verifyOnly("ed25519"))
 	own := cosignPayload(f, identity, digest, nil)
 	f.Add(manifestOf(f, layerOf(f, key, own)).Raw)
 	f.Add(manifestOf(f, layerOf(f, loadedKeys()["ed25519"], own)).Raw)
@@ -288,7 +296,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add([]byte(`{"layers":[{"mediaType":"` + layerType + `"}],"Layers":[]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := artifact.Manifest{Raw: raw}
-		got, err := l.Verify(t.Context(), m, identity, digest, blobs(own))
+		got, err := l.Verify(t.Context(), m, claim(), blobs(own))
 		if err != nil {
 			t.Fatalf("Verify() = %v, want signatures or none", err)
 		}
@@ -297,16 +305,13 @@ func FuzzVerify(f *testing.F) {
 				t.Errorf("Verify() gives a signature by %s over %q", s.KeyID, s.Payload)
 			}
 		}
-		s, err := l.Sign(t.Context(), identity, digest)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := sign(t, "p256", artifact.Legacy, claim())
 		appended, _, err := l.Append(&m, s)
 		if err != nil {
 			return
 		}
 		// Whatever could be appended to carries our signature afterwards, and those that it had.
-		after, err := l.Verify(t.Context(), appended, identity, digest, blobs(own))
+		after, err := l.Verify(t.Context(), appended, claim(), blobs(own))
 		if err != nil || len(after) < max(1, len(got)) {
 			t.Errorf("after Append, Verify() = %d signatures, %v, want at least %d\n%s", len(after), err, max(1, len(got)), appended.Raw)
 		}

@@ -52,44 +52,31 @@ func TestPayloadIsCosigns(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := parseLayer(t, parse(t, recorded).Layers[0])
-	l := newLegacy(t, loadedKeys()["p256"])
-	s, err := l.Sign(t.Context(), "127.0.0.1:18080/demo/sig-v2-legacy", digest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := sign(t, "p256", artifact.Legacy, artifact.Claim{Identity: "127.0.0.1:18080/demo/sig-v2-legacy", Digest: digest})
 	if got := artifact.DigestOf(s.Payload); got != layer.Digest || len(s.Payload) != layer.Size {
 		t.Errorf("payload has the digest %s and %d bytes, cosign's has %s and %d:\n%s", got, len(s.Payload), layer.Digest, layer.Size, s.Payload)
 	}
-	s, err = l.Sign(t.Context(), identity, digest)
-	if want := cosignPayload(t, identity, digest, nil); err != nil || !bytes.Equal(s.Payload, want) {
-		t.Errorf("payload = %s, error %v, want cosign's %s", s.Payload, err, want)
-	}
-}
-
-func TestSignRefuses(t *testing.T) {
-	t.Parallel()
-	l := newLegacy(t, loadedKeys()["p256"])
-	for _, tt := range []struct{ identity, digest string }{
-		{identity, "sha256:1"}, {identity, ""}, {identity, "latest"}, {"", digest}, {"/demo/app", digest}, {host, digest},
-	} {
-		if _, err := l.Sign(t.Context(), tt.identity, tt.digest); err == nil {
-			t.Errorf("Sign(%q, %q) succeeded, want an error", tt.identity, tt.digest)
+	for _, annotations := range []map[string]string{nil, {}, {"team": "a"}, {"z": "<&>", "a": "\u2028 \"ä", "": ""}} {
+		c := claim()
+		c.Annotations = annotations
+		s := sign(t, "p256", artifact.Legacy, c)
+		if want := cosignPayload(t, identity, digest, annotations); !bytes.Equal(s.Payload, want) {
+			t.Errorf("payload = %s, want cosign's %s", s.Payload, want)
 		}
 	}
 }
 
-func TestReference(t *testing.T) {
+func TestTag(t *testing.T) {
 	t.Parallel()
-	got := newLegacy(t, loadedKeys()["p256"]).Reference(digest)
+	got := newLegacy(t, active("p256")).Tag(digest)
 	if want := "sha256-" + strings.TrimPrefix(digest, "sha256:") + ".sig"; got != want || !artifact.IsAccessoryTag(got) {
-		t.Errorf("Reference() = %q, want %q", got, want)
+		t.Errorf("Tag() = %q, want %q", got, want)
 	}
 }
 
 func TestAppendToNothing(t *testing.T) {
 	t.Parallel()
-	l := newLegacy(t, loadedKeys()["p256"])
-	m, pieces := attach(t, l, nil, identity, digest)
+	m, pieces := attach(t, "p256", nil, claim())
 	got := parse(t, m.Raw)
 	const emptyConfig = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 	if config := parseLayer(t, got.Config); config.Digest != emptyConfig || config.MediaType != "application/vnd.oci.image.config.v1+json" {
@@ -109,11 +96,11 @@ func TestAppendToNothing(t *testing.T) {
 	if d, err := artifact.Describe(m.Raw, m.MediaType); err != nil || !d.Accessory {
 		t.Errorf("Describe() = %+v, %v, want an accessory: a signer that takes it for an image signs for ever", d, err)
 	}
-	again, _ := attach(t, l, nil, identity, digest)
+	again, _ := attach(t, "p256", nil, claim())
 	if !bytes.Equal(m.Raw, again.Raw) {
 		t.Errorf("the same input gives\n%s and\n%s", m.Raw, again.Raw)
 	}
-	same, pieces := attach(t, l, &m, identity, digest)
+	same, pieces := attach(t, "p256", &m, claim())
 	if same.Digest != m.Digest || !bytes.Equal(same.Raw, m.Raw) || pieces != nil {
 		t.Errorf("appending what is there already gives\n%s and %d blobs, want\n%s and none", same.Raw, len(pieces), m.Raw)
 	}
@@ -125,7 +112,6 @@ func TestAppendKeepsWhatItFinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLegacy(t, loadedKeys()["p256"])
 	for name, raw := range map[string]string{
 		"cosign's": string(recorded),
 		"unknown fields": `{"schemaVersion":2,"x":[{"layers":[1]}],"layers":[{"mediaType":"a","size":1,"digest":"` + other +
@@ -137,7 +123,7 @@ func TestAppendKeepsWhatItFinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			before := artifact.Manifest{MediaType: "some/type", Digest: artifact.DigestOf([]byte(raw)), Raw: []byte(raw)}
-			after, pieces := attach(t, l, &before, identity, digest)
+			after, pieces := attach(t, "p256", &before, claim())
 			if len(pieces) != 1 {
 				t.Errorf("%d blobs, want the payload alone: the configuration is somebody else's", len(pieces))
 			}
@@ -145,7 +131,7 @@ func TestAppendKeepsWhatItFinds(t *testing.T) {
 				t.Errorf("manifest says digest %s and type %s of itself", after.Digest, after.MediaType)
 			}
 			checkInserted(t, before.Raw, after.Raw)
-			again, pieces := attach(t, l, &after, identity, digest)
+			again, pieces := attach(t, "p256", &after, claim())
 			if !bytes.Equal(again.Raw, after.Raw) || pieces != nil {
 				t.Errorf("appending twice gives\n%s\nwant\n%s", again.Raw, after.Raw)
 			}
@@ -172,13 +158,38 @@ func checkInserted(tb testing.TB, before, after []byte) {
 	}
 }
 
+// A layer that only looks like our signature must not keep the real one out.
+func TestAppendIsNotFooled(t *testing.T) {
+	t.Parallel()
+	l := newLegacy(t, active("p256"))
+	good := layerOf(t, loadedKeys()["p256"], cosignPayload(t, identity, digest, nil))
+	for name, layer := range map[string]map[string]any{
+		"another type": with(good, "mediaType", "application/vnd.oci.image.layer.v1.tar"),
+		"wrong size":   with(good, "size", 3),
+		"no size":      with(good, "size", -1),
+	} {
+		existing := manifestOf(t, layer)
+		if got, err := l.Verify(t.Context(), existing, claim(), noFetch(t)); err != nil || len(got) != 0 {
+			t.Errorf("%s: Verify() = %d signatures, %v, want none", name, len(got), err)
+		}
+		m, _ := attach(t, "p256", &existing, claim())
+		if got, err := l.Verify(t.Context(), m, claim(), noFetch(t)); err != nil || len(got) != 1 {
+			t.Errorf("%s: Verify() after Append = %d signatures, %v, want 1", name, len(got), err)
+		}
+		m, err := l.Merge(&existing, []artifact.Manifest{manifestOf(t, good)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Verify(t.Context(), m, claim(), noFetch(t)); err != nil || len(got) != 1 {
+			t.Errorf("%s: Verify() after Merge = %d signatures, %v, want 1", name, len(got), err)
+		}
+	}
+}
+
 func TestAppendRefuses(t *testing.T) {
 	t.Parallel()
-	l := newLegacy(t, loadedKeys()["p256"])
-	s, err := l.Sign(t.Context(), identity, digest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newLegacy(t, active("p256"))
+	s := sign(t, "p256", artifact.Legacy, claim())
 	thousand := make([]any, 1000)
 	for i := range thousand {
 		thousand[i] = map[string]any{"digest": other}
@@ -224,13 +235,13 @@ func TestAppendLosesNothing(t *testing.T) {
 		order := rapid.SliceOfN(rapid.SampledFrom(names), 1, 12).Draw(rt, "order")
 		var m *artifact.Manifest
 		signers := make(map[string]bool)
-		var trusted []sigstore.TrustedKey
+		var trusted []sigstore.NamedKey
 		for _, name := range order {
 			if !signers[name] {
-				trusted = append(trusted, sigstore.TrustedKey{Key: loadedKeys()[name].Public(), State: sigstore.Active})
+				trusted = append(trusted, verifyOnly(name))
 			}
 			signers[name] = true
-			next, _ := attach(t, newLegacy(t, loadedKeys()[name]), m, identity, digest)
+			next, _ := attach(t, name, m, claim())
 			if rapid.Bool().Draw(rt, "indent") {
 				var b bytes.Buffer
 				if err := json.Indent(&b, next.Raw, "", "  "); err != nil {
@@ -240,7 +251,7 @@ func TestAppendLosesNothing(t *testing.T) {
 			}
 			m = &next
 		}
-		got, err := newLegacy(t, nil, trusted...).Verify(t.Context(), *m, identity, digest, noFetch(t))
+		got, err := newLegacy(t, trusted...).Verify(t.Context(), *m, claim(), noFetch(t))
 		if err != nil || len(got) != len(signers) {
 			rt.Errorf("Verify() = %d signatures, %v, want one by each of %d keys", len(got), err, len(signers))
 		}

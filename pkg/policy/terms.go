@@ -1,0 +1,111 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// Format is the format or formats that a project's signatures have.
+type Format string
+
+// The formats that a policy may name.
+const (
+	// FormatAuto is both where Harbor takes a bundle for a signature, else legacy.
+	FormatAuto   Format = "auto"
+	FormatLegacy Format = "legacy"
+	FormatBundle Format = "bundle"
+	// FormatBoth asks for one signature in each format.
+	FormatBoth Format = "both"
+)
+
+// ErrNeedsBundles says that a policy asks for bundles on a Harbor that does not take them for signatures.
+var ErrNeedsBundles = errors.New("the format needs Harbor 2.15 or later, because an older one does not take a bundle for a signature: " +
+	"choose the format legacy or auto, or upgrade Harbor")
+
+// Formats gives the formats to sign in, of which each needs a signature. bundles says whether Harbor takes a bundle for a
+// signature. The error is ErrNeedsBundles.
+func (f Format) Formats(bundles bool) ([]artifact.Format, error) {
+	both := []artifact.Format{artifact.Legacy, artifact.Bundle}
+	switch {
+	case f == FormatLegacy, (f == FormatAuto || f == "") && !bundles:
+		return both[:1], nil
+	case !bundles:
+		return nil, fmt.Errorf("format %s: %w", f, ErrNeedsBundles)
+	case f == FormatBundle:
+		return both[1:], nil
+	default:
+		return both, nil
+	}
+}
+
+// Validate says whether f is one of the formats.
+func (f Format) Validate() error {
+	switch f {
+	case FormatAuto, FormatLegacy, FormatBundle, FormatBoth:
+		return nil
+	default:
+		return fmt.Errorf("format %.32q: want one of auto, legacy, bundle, both", string(f))
+	}
+}
+
+// Terms are how the manifests of a project are signed.
+type Terms struct {
+	// Format is FormatAuto if it is empty.
+	Format Format
+	// Key is the name of the key that signs.
+	Key string
+	// Annotations stand in the payload of each new signature. They must not be changed.
+	Annotations map[string]string
+}
+
+// or gives t with what it leaves open taken from the fallback. Annotations are taken as a whole.
+func (t Terms) or(fallback Terms) Terms {
+	if t.Format == "" {
+		t.Format = fallback.Format
+	}
+	if t.Key == "" {
+		t.Key = fallback.Key
+	}
+	if t.Annotations == nil {
+		t.Annotations = fallback.Annotations
+	}
+	return t
+}
+
+func (t Terms) clone() Terms {
+	t.Annotations = maps.Clone(t.Annotations)
+	return t
+}
+
+// Rule gives terms to the projects that one of its patterns names.
+type Rule struct {
+	Projects []string
+	Terms    Terms
+}
+
+func (r Rule) names(project string) bool {
+	for _, pattern := range r.Projects {
+		if match(pattern, project) {
+			return true
+		}
+	}
+	return false
+}
+
+func checkPatterns(name string, patterns []string) error {
+	var errs []error
+	for i, p := range patterns {
+		err := artifact.ValidateProject(p)
+		if IsGlob(p) {
+			_, err = path.Match(p, "")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s[%d] %.64q: want a Harbor project's name, or a glob: %w", name, i, p, err))
+		}
+	}
+	return errors.Join(errs...)
+}

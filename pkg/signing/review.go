@@ -1,0 +1,71 @@
+package signing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
+)
+
+// Review is what a sweep does with a digest that Harbor lists: it brings back signatures that concurrent writers have
+// overwritten, and says whether the digest has all that its policy asks for. It is safe for concurrent use.
+type Review struct {
+	verifier *Verifier
+	merger   *Merger
+}
+
+// NewReview makes a Review.
+func NewReview(verifier *Verifier, merger *Merger) (*Review, error) {
+	if verifier == nil || merger == nil {
+		return nil, errors.New("review: verifier and merger are required")
+	}
+	return &Review{verifier: verifier, merger: merger}, nil
+}
+
+// Signed says whether nothing is missing. A digest whose policy this Harbor cannot satisfy is not signed: the signer, which
+// is asked for it then, says why in the ledger.
+func (r *Review) Signed(ctx context.Context, p policy.Policy, l artifact.Listed) (bool, error) {
+	need, err := r.verifier.Require(ctx, p)
+	if err != nil && fault.Of(err).Reason == fault.UnsupportedFormat {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	verdict, err := r.verifier.Verify(ctx, l.Ref, need)
+	if err != nil {
+		return false, err
+	}
+	if !slices.Contains(need.Formats, artifact.Legacy) || !hasOthers(verdict, l.Signatures) {
+		return verdict.Signed(), nil
+	}
+	current := ""
+	if verdict.Tag != nil {
+		current = verdict.Tag.Digest
+	}
+	changed, err := r.merger.Merge(ctx, l.Ref, current)
+	if fault.Is(err, fault.Permanent) {
+		return verdict.Signed(), nil // a rule locks the tag, or it holds what nobody may overwrite: the tag stays as it is
+	}
+	if err != nil {
+		return false, fmt.Errorf("merging overwritten signatures: %w", err)
+	}
+	if changed {
+		if verdict, err = r.verifier.Verify(ctx, l.Ref, need); err != nil {
+			return false, err
+		}
+	}
+	return verdict.Signed(), nil
+}
+
+// hasOthers says whether Harbor lists signatures that are neither the tag's manifest nor a bundle of ours.
+func hasOthers(v Verdict, listed []string) bool {
+	return slices.ContainsFunc(listed, func(digest string) bool {
+		return (v.Tag == nil || v.Tag.Digest != digest) &&
+			!slices.ContainsFunc(v.Signatures, func(e artifact.Evidence) bool { return e.Digest == digest })
+	})
+}

@@ -1,0 +1,161 @@
+package sigstore
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+const (
+	bundleType      = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	emptyConfigType = "application/vnd.oci.empty.v1+json"
+	contentNote     = "dev.sigstore.bundle.content"
+	predicateNote   = "dev.sigstore.bundle.predicateType"
+	// MaxBundle is the largest bundle that is read, in bytes: a payload of the largest size in base64, again so in an entry
+	// of a transparency log (in base64 twice), and a certificate, timestamps and proofs.
+	MaxBundle = 256 << 10
+)
+
+// Bundles is the sigstore bundle as cosign v3 attaches it: each signature is a bundle (v0.3, with an in-toto statement in a
+// DSSE envelope) in a manifest of its own that refers to the subject. It is immutable and safe for concurrent use.
+type Bundles struct {
+	keys *Keyring
+}
+
+// NewBundles gives the format with the keys whose signatures count.
+func NewBundles(r *Keyring) *Bundles { return &Bundles{keys: r} }
+
+// Candidate says whether a referrer may be a bundle that holds a signature. Harbor's listings show the annotation by which
+// attestations are told apart. Where there is none, the type decides and the manifest has to be read; where there is one,
+// the type does not matter: some registries list that of the configuration in its place.
+func (b *Bundles) Candidate(d artifact.Descriptor) bool {
+	if predicate, noted := d.Annotations[predicateNote]; noted {
+		return predicate == signPredicate
+	}
+	return d.ArtifactType == bundleType
+}
+
+// protoBundle is a sigstore bundle as cosign v3 writes it, in its order. The library's own writer puts white space in at
+// random.
+type protoBundle struct {
+	MediaType string `json:"mediaType"`
+	Material  struct {
+		PublicKey struct {
+			Hint string `json:"hint"`
+		} `json:"publicKey"`
+	} `json:"verificationMaterial"`
+	Envelope struct {
+		Payload     []byte          `json:"payload"`
+		PayloadType string          `json:"payloadType"`
+		Signatures  []dsseSignature `json:"signatures"`
+	} `json:"dsseEnvelope"`
+}
+
+type dsseSignature struct {
+	Signature []byte `json:"sig"`
+}
+
+// Compose gives the manifest of a signature and the blobs that it needs: the bundle and the empty configuration. The same
+// arguments give the same bytes: there is no time of creation in them.
+//
+// SPEC: sigstore bundle format v0.3; cosign's BUNDLE_SPEC for the manifest; the hint that cosign writes is the SHA-256 of the public
+// key in base64.
+func (b *Bundles) Compose(s artifact.Signature, subject artifact.Descriptor) (artifact.Manifest, []artifact.Blob, error) {
+	id, err := hex.DecodeString(s.KeyID)
+	switch {
+	case s.Format != artifact.Bundle:
+		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: the signature is of the format %.32q", string(s.Format))
+	case err != nil || len(id) != 32:
+		return artifact.Manifest{}, nil, errors.New("composing a bundle: the signature has no key id")
+	case artifact.ValidateDigest(subject.Digest) != nil || subject.MediaType == "" || subject.Size <= 0:
+		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: the subject %.80q lacks a digest, type or size", subject.Digest)
+	case !statementMakes(s.Payload, artifact.Claim{Digest: subject.Digest}):
+		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: the signature is not over the subject %.80q", subject.Digest)
+	}
+	content := protoBundle{MediaType: bundleType}
+	content.Material.PublicKey.Hint = base64.StdEncoding.EncodeToString(id)
+	content.Envelope.Payload, content.Envelope.PayloadType = s.Payload, payloadType
+	content.Envelope.Signatures = []dsseSignature{{Signature: s.Bytes}}
+	raw, err := encode(content)
+	if err != nil {
+		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: %w", err)
+	}
+	config := configBlob()
+	blob := artifact.Blob{Digest: artifact.DigestOf(raw), Raw: raw}
+	m, err := newManifest(imageManifest{
+		Config:       descriptor{MediaType: emptyConfigType, Size: int64(len(config.Raw)), Digest: config.Digest, ArtifactType: bundleType},
+		Layers:       []descriptor{{MediaType: bundleType, Size: int64(len(raw)), Digest: blob.Digest}},
+		Annotations:  map[string]string{contentNote: "dsse-envelope", predicateNote: signPredicate},
+		Subject:      &descriptor{MediaType: subject.MediaType, Size: subject.Size, Digest: subject.Digest},
+		ArtifactType: bundleType,
+	})
+	return m, []artifact.Blob{blob, config}, err
+}
+
+// Verify gives the signature in a bundle's manifest if it is valid for the claim: the manifest refers to the claim's
+// digest, and the bundle holds a statement of the type by which cosign signs, about this digest alone, under exactly one
+// signature, which verifies with a key that is known and not revoked. Attestations are none, whoever signed them, and
+// neither are bundles that carry a certificate instead of a key. Log entries and timestamps are not judged here.
+//
+// What cannot be read, has unknown fields or is beyond the limits (a manifest of 4 MiB with one layer, a bundle of
+// [MaxBundle], a payload of 64 KiB) holds no signature. A failing fetch is an error, unless it says that the bundle does not
+// exist or is too large.
+func (b *Bundles) Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error) {
+	layer, ok := bundleLayer(m, claim.Digest)
+	if !ok {
+		return nil, nil
+	}
+	raw, err := fetchBlob(ctx, layer, fetch)
+	if err != nil {
+		return nil, err
+	}
+	s, hint, ok := readBundle(raw)
+	if !ok || !statementMakes(s.Payload, claim) {
+		return nil, nil
+	}
+	key, ok := b.keys.verifier(signedBytes(artifact.Bundle, s.Payload), s.Bytes, hint)
+	if !ok {
+		return nil, nil
+	}
+	s.KeyID = key.ID()
+	return []artifact.Signature{s}, nil
+}
+
+// bundleLayer gives the layer of a manifest that may be a bundle about a digest.
+func bundleLayer(m artifact.Manifest, digest string) (descriptor, bool) {
+	parsed, err := parseManifest(m.Raw)
+	if err != nil || parsed.ArtifactType != bundleType || parsed.Subject == nil || parsed.Subject.Digest != digest || len(parsed.Layers) != 1 {
+		return descriptor{}, false
+	}
+	layer := parsed.Layers[0]
+	return layer, layer.MediaType == bundleType && layer.Size > 0 && layer.Size <= MaxBundle && artifact.ValidateDigest(layer.Digest) == nil
+}
+
+// readBundle reads a bundle with the library that verifiers read it with, so that none reads something else in it. hint is
+// the id of the key that its writer means, if it says so in cosign's way.
+func readBundle(raw []byte) (s artifact.Signature, hint string, ok bool) {
+	var parsed bundle.Bundle
+	if parsed.UnmarshalJSON(raw) != nil || parsed.GetMediaType() != bundleType {
+		return artifact.Signature{}, "", false
+	}
+	key := parsed.GetVerificationMaterial().GetPublicKey()
+	envelope := parsed.GetDsseEnvelope()
+	if key == nil || envelope == nil || len(envelope.GetSignatures()) != 1 || envelope.GetPayloadType() != payloadType || len(envelope.GetPayload()) > maxPayload {
+		return artifact.Signature{}, "", false
+	}
+	signature := envelope.GetSignatures()[0].GetSig()
+	if len(signature) == 0 || len(signature) > maxSignature {
+		return artifact.Signature{}, "", false
+	}
+	// The hint is no more than one: each writer has its own way of making it.
+	if id, err := base64.StdEncoding.DecodeString(key.GetHint()); err == nil {
+		hint = hex.EncodeToString(id)
+	}
+	return artifact.Signature{Format: artifact.Bundle, Payload: envelope.GetPayload(), Bytes: signature}, hint, true
+}

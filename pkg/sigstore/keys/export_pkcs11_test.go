@@ -1,0 +1,11 @@
+//go:build pkcs11 && cgo
+
+package keys
+
+import "crypto"
+
+// ECKey is ecKey.
+func ECKey(params, point []byte) (crypto.PublicKey, error) { return ecKey(params, point) }
+
+// DERSignature is derSignature.
+func DERSignature(raw []byte) ([]byte, error) { return derSignature(raw) }

@@ -1,0 +1,303 @@
+//go:build pkcs11 && cgo
+
+package keys_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/harborseal/harborseal/pkg/sigstore/keys"
+)
+
+const pin = "Hunter2-1234"
+
+// hsm is SoftHSM with its tokens: a PKCS #11 module knows one configuration per process.
+type hsm struct {
+	module, folder string
+	// skip says why there is no SoftHSM.
+	skip string
+}
+
+// tokens of softHSM. The PIN of a token is known or unknown per process, not per key: tests of it have tokens of their own.
+func tokenNames() []string { return []string{"main", "pins", "removed", "twin", "twin"} }
+
+// softHSM is started once, before any module is loaded.
+var softHSM = sync.OnceValues(func() (hsm, error) {
+	util, err := exec.LookPath("softhsm2-util")
+	if err != nil {
+		return hsm{skip: "softhsm2-util is not installed (Debian: apt-get install softhsm2)"}, nil
+	}
+	found := slices.Concat(glob("/usr/lib/softhsm/libsofthsm2.so"), glob("/usr/lib/*/softhsm/libsofthsm2.so"),
+		glob("/usr/lib*/pkcs11/libsofthsm2.so"), glob("/usr/local/lib/softhsm/libsofthsm2.so"))
+	if len(found) == 0 {
+		return hsm{skip: "softhsm2-util is installed, but libsofthsm2.so is in none of the usual places"}, nil
+	}
+	h := hsm{module: found[0], folder: filepath.Join(scratch, "softhsm")}
+	conf := filepath.Join(h.folder, "softhsm2.conf")
+	store := filepath.Join(h.folder, "tokens")
+	err = errors.Join(os.MkdirAll(store, 0o700),
+		os.WriteFile(conf, []byte("directories.tokendir = "+store+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600),
+		os.Setenv("SOFTHSM2_CONF", conf))
+	if err != nil {
+		return h, err
+	}
+	run := func(args ...string) {
+		if out, runErr := exec.Command(util, args...).CombinedOutput(); runErr != nil { //nolint:gosec // the test's own arguments
+			err = errors.Join(err, fmt.Errorf("softhsm2-util %q: %w: %s", args, runErr, out))
+		}
+	}
+	for _, token := range tokenNames() {
+		run("--init-token", "--free", "--label", token, "--so-pin", "so-"+pin, "--pin", pin)
+	}
+	load := func(token, label, id, name string, more ...string) {
+		path := filepath.Join(h.folder, name+".pem")
+		err = errors.Join(err, os.WriteFile(path, pkcs8PEM(rawKeys()[name]), 0o600))
+		run(append([]string{"--import", path, "--token", token, "--label", label, "--id", id, "--pin", pin}, more...)...)
+	}
+	for i, name := range []string{"p256", "p384", "rsa", "ed25519"} {
+		load("main", name, fmt.Sprintf("a%d", i), name)
+	}
+	load("main", "same", "b1", "p256")
+	load("main", "same", "b2", "second")
+	load("main", "private", "c1", "second", "--no-public-key")
+	load("pins", "key", "01", "p256")
+	load("removed", "key", "01", "p256")
+	return h, err
+})
+
+func glob(pattern string) []string {
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+func source(t *testing.T, token, label string) keys.Source {
+	t.Helper()
+	h, err := softHSM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.skip != "" {
+		t.Skip(h.skip)
+	}
+	return keys.Source{
+		Name:   "hsm",
+		PKCS11: keys.PKCS11Options{Module: h.module, Token: token, Label: label, PINFile: file(t, pin+"\n")},
+	}
+}
+
+func TestPKCS11(t *testing.T) {
+	t.Parallel()
+	if !slices.Contains(keys.Providers(), "pkcs11") {
+		t.Errorf("Providers() = %q, want pkcs11 among them", keys.Providers())
+	}
+	for _, name := range []string{"p256", "p384", "rsa", "ed25519"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			key, err := keys.Open(t.Context(), source(t, "main", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeKey(t, key)
+			if got, want := key.ID(), loadedKeys()[name].ID(); got != want {
+				t.Errorf("ID() = %s, want %s", got, want)
+			}
+			wantSigns(t, key, rawKeys()[name].Public())
+		})
+	}
+}
+
+func TestPKCS11NamesOneKey(t *testing.T) {
+	t.Parallel()
+	private := file(t, string(loadedKeys()["second"].PublicPEM()))
+	for _, tt := range []struct {
+		name, label, id, pinned string
+		want                    string // the name of a key, or
+		wantErr                 string
+	}{
+		{name: "by label", label: "p256", want: "p256"},
+		{name: "by id", id: "A1", want: "p384"},
+		{name: "by both", label: "same", id: "b2", want: "second"},
+		{name: "several", label: "same", wantErr: "several match: name both label and id"},
+		{name: "none", label: "nobody", wantErr: "there is none on this token"},
+		{name: "label and id of two keys", label: "p256", id: "a1", wantErr: "there is none on this token"},
+		{name: "no public key", label: "private", wantErr: "name a public key file"},
+		{name: "no public key but a pinned one", label: "private", pinned: private, want: "second"},
+		{name: "another pinned", label: "p256", pinned: private, wantErr: "is not the one in"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := source(t, "main", tt.label)
+			s.PKCS11.ID, s.PublicKeyFile = tt.id, tt.pinned
+			key, err := keys.Open(t.Context(), s)
+			if tt.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Fatalf("Open() = %v, want an error with %q", err, tt.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeKey(t, key)
+			wantSigns(t, key, rawKeys()[tt.want].Public())
+		})
+	}
+}
+
+func TestPKCS11Refuses(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		change func(*keys.PKCS11Options)
+		want   string
+	}{
+		"no such token":     {func(o *keys.PKCS11Options) { o.Token = "nobody" }, `there is no token with this label, but "`},
+		"two such tokens":   {func(o *keys.PKCS11Options) { o.Token = "twin" }, "2 tokens have this label"},
+		"no token":          {func(o *keys.PKCS11Options) { o.Token = "" }, "name the token by its label"},
+		"no key":            {func(o *keys.PKCS11Options) { o.Label = "" }, "name the key by its label, its id or both"},
+		"an odd id":         {func(o *keys.PKCS11Options) { o.ID = "xyz" }, "not hexadecimal"},
+		"a relative module": {func(o *keys.PKCS11Options) { o.Module = "libsofthsm2.so" }, "want an absolute path"},
+		"no such module":    {func(o *keys.PKCS11Options) { o.Module = "/none/libsofthsm2.so" }, "no such file"},
+		"no module at all":  {func(o *keys.PKCS11Options) { o.Module = o.PINFile }, "no PKCS #11 library for this machine"},
+		"no PIN":            {func(o *keys.PKCS11Options) { o.PINFile = "none" }, "PIN: "},
+	} {
+		s := source(t, "main", "p256")
+		tt.change(&s.PKCS11)
+		_, err := keys.Open(t.Context(), s)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: Open() = %v, want an error with %q", name, err, tt.want)
+			continue
+		}
+		wantNoSecret(t, err, pin)
+	}
+}
+
+func TestPKCS11WrongPIN(t *testing.T) {
+	t.Parallel()
+	s := source(t, "pins", "key")
+	const wrong = "Hunter3-1234"
+	write(t, s.PKCS11.PINFile, []byte(wrong), 0)
+	_, err := keys.Open(t.Context(), s)
+	wantUnavailable(t, err, "the token refused the PIN in "+s.PKCS11.PINFile+": correct the file")
+	wantNoSecret(t, err, wrong, pin)
+	write(t, s.PKCS11.PINFile, []byte(pin), 0)
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, key)
+	wantSigns(t, key, rawKeys()["p256"].Public())
+}
+
+// TestPKCS11LogsInAgain logs the process out behind the key's back, as an HSM that restarts does.
+func TestPKCS11LogsInAgain(t *testing.T) {
+	t.Parallel()
+	s := source(t, "removed", "key")
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, key)
+	logout(t, s.PKCS11)
+	write(t, s.PKCS11.PINFile, []byte("Hunter3-1234"), 0)
+	for _, want := range []string{"signing with key", "the token refused the PIN", "it is not tried again, lest the token lock itself"} {
+		_, err = key.Sign(t.Context(), []byte("payload"))
+		wantUnavailable(t, err, want)
+		wantNoSecret(t, err, "Hunter3", pin)
+	}
+	write(t, s.PKCS11.PINFile, []byte(pin), 0)
+	wantSigns(t, key, rawKeys()["p256"].Public())
+}
+
+// logout ends what all sessions of this process with the token may do.
+func logout(t *testing.T, o keys.PKCS11Options) {
+	t.Helper()
+	module := pkcs11.New(o.Module) // stays loaded: see hsmKey
+	slots, err := module.GetSlotList(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, slot := range slots {
+		if info, err := module.GetTokenInfo(slot); err != nil || info.Label != o.Token {
+			continue
+		}
+		if err := module.CloseAllSessions(slot); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("there is no token %q", o.Token)
+}
+
+func TestPKCS11SeveralAtOnce(t *testing.T) {
+	t.Parallel()
+	s := source(t, "main", "p256")
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := source(t, "main", "rsa")
+	second, err := keys.Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		for _, k := range []*keys.Key{key, second} {
+			all.Go(func() {
+				for range 25 {
+					if _, err := k.Sign(t.Context(), []byte("payload")); err != nil { // verified by Sign
+						t.Errorf("Sign: %v", err)
+						return
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	// Closing one key leaves the other of the same token alone.
+	closeKey(t, key)
+	closeKey(t, key)
+	if _, err := key.Sign(t.Context(), []byte("payload")); err == nil {
+		t.Error("a closed key signs")
+	}
+	wantSigns(t, second, rawKeys()["rsa"].Public())
+	closeKey(t, second)
+}
+
+func BenchmarkPKCS11(b *testing.B) {
+	h, err := softHSM()
+	if err != nil || h.skip != "" {
+		b.Skip(h.skip, err)
+	}
+	path := filepath.Join(b.TempDir(), "pin")
+	write(b, path, []byte(pin), 0)
+	for _, limit := range []int{1, 4, 16} {
+		key, err := keys.Open(b.Context(), keys.Source{MaxCalls: limit, PKCS11: keys.PKCS11Options{Module: h.module, Token: "main", Label: "p256", PINFile: path}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("at most %d", limit), func(b *testing.B) {
+			b.SetParallelism(16)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := key.Sign(b.Context(), []byte("payload")); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+		closeKey(b, key)
+	}
+}
