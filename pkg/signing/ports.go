@@ -27,8 +27,8 @@ type Registry interface {
 
 // Keys makes signatures and says which count. It is safe for concurrent use.
 type Keys interface {
-	// Sign makes a signature with the key of this name. The fault is permanent if there is no such key or it may not sign,
-	// transient if the key does not answer.
+	// Sign makes a signature with the key of this name. The fault is transient if the key does not answer, and also if there
+	// is none that signs by this name: that is no fault of the digest. It is permanent if the claim cannot be signed.
 	Sign(ctx context.Context, key string, format artifact.Format, claim artifact.Claim) (artifact.Signature, error)
 	// Valid checks a signature: it verifies with a key that is known and not revoked, over a payload that makes this claim.
 	// Annotations do not matter.

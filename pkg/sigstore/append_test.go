@@ -44,14 +44,19 @@ func parse(tb testing.TB, raw []byte) testManifest {
 	return m
 }
 
-// The recording is a signature that cosign v2.6.5 attached to an image in a real Harbor.
+// recording is a signature that cosign v2.6.5 attached to an image in a real Harbor.
+func recording(tb testing.TB) artifact.Manifest {
+	tb.Helper()
+	raw, err := os.ReadFile("testdata/cosign-v2-legacy.json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return artifact.Manifest{MediaType: manifestType, Digest: artifact.DigestOf(raw), Raw: raw}
+}
+
 func TestPayloadIsCosigns(t *testing.T) {
 	t.Parallel()
-	recorded, err := os.ReadFile("testdata/cosign-v2-legacy.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer := parseLayer(t, parse(t, recorded).Layers[0])
+	layer := parseLayer(t, parse(t, recording(t).Raw).Layers[0])
 	s := sign(t, "p256", artifact.Legacy, artifact.Claim{Identity: "127.0.0.1:18080/demo/sig-v2-legacy", Digest: digest})
 	if got := artifact.DigestOf(s.Payload); got != layer.Digest || len(s.Payload) != layer.Size {
 		t.Errorf("payload has the digest %s and %d bytes, cosign's has %s and %d:\n%s", got, len(s.Payload), layer.Digest, layer.Size, s.Payload)
@@ -108,12 +113,8 @@ func TestAppendToNothing(t *testing.T) {
 
 func TestAppendKeepsWhatItFinds(t *testing.T) {
 	t.Parallel()
-	recorded, err := os.ReadFile("testdata/cosign-v2-legacy.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, raw := range map[string]string{
-		"cosign's": string(recorded),
+		"cosign's": string(recording(t).Raw),
 		"unknown fields": `{"schemaVersion":2,"x":[{"layers":[1]}],"layers":[{"mediaType":"a","size":1,"digest":"` + other +
 			`","urls":["u"],"annotations":{"b":"c","a":"<&>"}}],"annotations":{"z":"1"},"config":{}}`,
 		"indented":       "{\n  \"config\": {},\n  \"layers\": [\n    {\"size\": 1.0e0}\n  ],\n  \"y\": \"\\u00e4]}\"\n}\n",

@@ -2,6 +2,7 @@ package sigstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
 )
 
 const (
@@ -62,21 +64,24 @@ type dsseSignature struct {
 }
 
 // Compose gives the manifest of a signature and the blobs that it needs: the bundle and the empty configuration. The same
-// arguments give the same bytes: there is no time of creation in them.
+// arguments give the same bytes: there is no time of creation in them. A signature that is none of a bundle over the
+// subject is a permanent fault, Malformed.
 //
-// SPEC: sigstore bundle format v0.3; cosign's BUNDLE_SPEC for the manifest; the hint that cosign writes is the SHA-256 of the public
-// key in base64.
+// SPEC: sigstore bundle format v0.3; cosign's BUNDLE_SPEC for the manifest. The hint is cosign's: the SHA-256 of the public key.
 func (b *Bundles) Compose(s artifact.Signature, subject artifact.Descriptor) (artifact.Manifest, []artifact.Blob, error) {
 	id, err := hex.DecodeString(s.KeyID)
 	switch {
 	case s.Format != artifact.Bundle:
-		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: the signature is of the format %.32q", string(s.Format))
-	case err != nil || len(id) != 32:
-		return artifact.Manifest{}, nil, errors.New("composing a bundle: the signature has no key id")
+		err = fmt.Errorf("the signature is of the format %.32q", string(s.Format))
+	case err != nil || len(id) != sha256.Size:
+		err = errors.New("the signature has no key id")
 	case artifact.ValidateDigest(subject.Digest) != nil || subject.MediaType == "" || subject.Size <= 0:
-		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: the subject %.80q lacks a digest, type or size", subject.Digest)
+		err = fmt.Errorf("the subject %.80q lacks a digest, type or size", subject.Digest)
 	case !statementMakes(s.Payload, artifact.Claim{Digest: subject.Digest}):
-		return artifact.Manifest{}, nil, fmt.Errorf("composing a bundle: the signature is not over the subject %.80q", subject.Digest)
+		err = fmt.Errorf("the signature is not over the subject %.80q", subject.Digest)
+	}
+	if err != nil {
+		return artifact.Manifest{}, nil, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("composing a bundle: %w", err))
 	}
 	content := protoBundle{MediaType: bundleType}
 	content.Material.PublicKey.Hint = base64.StdEncoding.EncodeToString(id)
@@ -149,13 +154,9 @@ func readBundle(raw []byte) (s artifact.Signature, hint string, ok bool) {
 	if key == nil || envelope == nil || len(envelope.GetSignatures()) != 1 || envelope.GetPayloadType() != payloadType || len(envelope.GetPayload()) > maxPayload {
 		return artifact.Signature{}, "", false
 	}
-	signature := envelope.GetSignatures()[0].GetSig()
-	if len(signature) == 0 || len(signature) > maxSignature {
-		return artifact.Signature{}, "", false
-	}
 	// The hint is no more than one: each writer has its own way of making it.
 	if id, err := base64.StdEncoding.DecodeString(key.GetHint()); err == nil {
 		hint = hex.EncodeToString(id)
 	}
-	return artifact.Signature{Format: artifact.Bundle, Payload: envelope.GetPayload(), Bytes: signature}, hint, true
+	return artifact.Signature{Format: artifact.Bundle, Payload: envelope.GetPayload(), Bytes: envelope.GetSignatures()[0].GetSig()}, hint, true
 }

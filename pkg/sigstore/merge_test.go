@@ -44,6 +44,7 @@ func TestMerge(t *testing.T) {
 	a, b := manifestOf(t, foreign(1, nil)), manifestOf(t, foreign(2, nil), foreign(3, nil))
 	both := manifestOf(t, foreign(3, nil), foreign(1, nil))
 	certified := foreign(4, map[string]string{"dev.sigstore.cosign/certificate": "-----BEGIN…", "dev.sigstore.cosign/bundle": `{"x":"<&>"}`})
+	recorded := recording(t)
 	garbage := []artifact.Manifest{
 		{},
 		{Raw: []byte("<html>")},
@@ -75,6 +76,8 @@ func TestMerge(t *testing.T) {
 		"no current one":             {nil, append(slices.Clone(garbage), b), 2, false},
 		"no current one, two others": {nil, []artifact.Manifest{b, a}, 3, false},
 		"annotations":                {&a, []artifact.Manifest{manifestOf(t, certified)}, 2, false},
+		"cosign's, into ours":        {&a, []artifact.Manifest{recorded}, 2, false},
+		"ours, into cosign's":        {&recorded, []artifact.Manifest{a, b}, 4, false},
 		"a thousand":                 {&a, []artifact.Manifest{manifestOf(t, manyLayers(1000)...)}, 1000, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,20 +121,23 @@ func manyLayers(n int) []any {
 func TestMergeTakesTheFullerLayer(t *testing.T) {
 	t.Parallel()
 	l := newLegacy(t, active("p256"))
-	plain, logged := manifestOf(t, foreign(1, nil)), manifestOf(t, foreign(1, map[string]string{"dev.sigstore.cosign/bundle": "{}"}))
-	current := manifestOf(t, foreign(2, nil))
-	for _, others := range [][]artifact.Manifest{{plain, logged}, {logged, plain}} {
-		got, err := l.Merge(&current, others)
-		if err != nil {
-			t.Fatal(err)
+	current := manifestOf(t, foreign(99, nil))
+	// Some of the plain manifests come before their fuller ones, some behind them.
+	for n := range 16 {
+		plain, logged := manifestOf(t, foreign(n, nil)), manifestOf(t, foreign(n, map[string]string{"dev.sigstore.cosign/bundle": "{}"}))
+		for _, others := range [][]artifact.Manifest{{plain, logged}, {logged, plain}} {
+			got, err := l.Merge(&current, others)
+			if err != nil {
+				t.Fatal(err)
+			}
+			layers := parse(t, got.Raw).Layers
+			if last := parseLayer(t, layers[len(layers)-1]); len(layers) != 2 || last.Annotations["dev.sigstore.cosign/bundle"] == "" {
+				t.Errorf("Merge() gives %d layers, the last is %+v, want 2 and the one with its log entry", len(layers), last)
+			}
 		}
-		layers := parse(t, got.Raw).Layers
-		if last := parseLayer(t, layers[len(layers)-1]); len(layers) != 2 || last.Annotations["dev.sigstore.cosign/bundle"] == "" {
-			t.Errorf("Merge() gives %d layers, the last is %+v, want 2 and the one with its log entry", len(layers), last)
+		if got, err := l.Merge(&plain, []artifact.Manifest{logged}); err != nil || !bytes.Equal(got.Raw, plain.Raw) {
+			t.Errorf("Merge() = %s, %v, want the current manifest: it stays as it is", got.Raw, err)
 		}
-	}
-	if got, err := l.Merge(&plain, []artifact.Manifest{logged}); err != nil || !bytes.Equal(got.Raw, plain.Raw) {
-		t.Errorf("Merge() = %s, %v, want the current manifest: it stays as it is", got.Raw, err)
 	}
 }
 

@@ -3,7 +3,10 @@ package sigstore
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 
 	intoto "github.com/in-toto/attestation/go/v1"
@@ -87,28 +90,57 @@ func newDocument(claim artifact.Claim) ([]byte, error) {
 	return body, nil
 }
 
-// documentMakes reads a simple signing document by the exact names that it must have, and no others: Go takes a field's
-// name in any case, and what else might be said there is not for a reader to pass over.
+// documentMakes reads a simple signing document by the exact names that it must have, and no others.
 //
-// SPEC: containers/image, signature-protocols and atomic-signature: a recipient rejects a signature whose critical part has members that
-// it does not know.
+// SPEC: container-signature(5), "JSON processing and forward compatibility": a consumer rejects a document whose top level or
+// critical part has members that it does not know, and refuses what can be read in two ways, such as a member twice.
 func documentMakes(body []byte, claim artifact.Claim) bool {
-	var document, critical map[string]json.RawMessage
-	var identity, image map[string]string
-	var kind string
-	if json.Unmarshal(body, &document) != nil || len(document) > 2 || json.Unmarshal(document["critical"], &critical) != nil {
+	document, ok := members(body, "critical", "optional")
+	if !ok {
 		return false
 	}
-	if _, optional := document["optional"]; !optional && len(document) == 2 {
+	critical, ok := members(document["critical"], "identity", "image", "type")
+	if !ok {
 		return false
 	}
-	if len(critical) != 3 || json.Unmarshal(critical["identity"], &identity) != nil ||
-		json.Unmarshal(critical["image"], &image) != nil || json.Unmarshal(critical["type"], &kind) != nil {
-		return false
+	identity, isIdentity := members(critical["identity"], "docker-reference")
+	image, isImage := members(critical["image"], "docker-manifest-digest")
+	return isIdentity && isImage && claim.Identity != "" && claim.Digest != "" &&
+		isString(critical["type"], payload.CosignSignatureType) &&
+		isString(identity["docker-reference"], claim.Identity) &&
+		isString(image["docker-manifest-digest"], claim.Digest)
+}
+
+// members gives the members of a JSON object that has exactly these, each once. Go's own reading of structures takes a
+// name in any case and the last of several.
+func members(raw []byte, names ...string) (map[string]json.RawMessage, bool) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if expect(d, '{') != nil {
+		return nil, false
 	}
-	return kind == payload.CosignSignatureType &&
-		len(identity) == 1 && identity["docker-reference"] == claim.Identity && claim.Identity != "" &&
-		len(image) == 1 && image["docker-manifest-digest"] == claim.Digest && claim.Digest != ""
+	found := make(map[string]json.RawMessage, len(names))
+	for d.More() {
+		token, err := d.Token()
+		name, ok := token.(string)
+		if _, twice := found[name]; err != nil || !ok || twice || !slices.Contains(names, name) {
+			return nil, false
+		}
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return nil, false
+		}
+		found[name] = value
+	}
+	if expect(d, '}') != nil || len(found) != len(names) {
+		return nil, false
+	}
+	_, err := d.Token()
+	return found, errors.Is(err, io.EOF)
+}
+
+func isString(raw json.RawMessage, want string) bool {
+	var got string
+	return json.Unmarshal(raw, &got) == nil && got == want
 }
 
 // statement is an in-toto statement as cosign v3 writes it, in its order. The library's own writer puts white space in at

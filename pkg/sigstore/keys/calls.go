@@ -23,6 +23,9 @@ type remote interface {
 	close() error
 }
 
+// closeSlack lets a call that its provider ends after the timeout, which began just before Close, end in time.
+const closeSlack = 2 * time.Second
+
 var (
 	errNoPublicKey = errors.New("the public key cannot be read")
 	errClosed      = errors.New("the key is closed: this program is stopping")
@@ -149,13 +152,14 @@ func (c *calls) close() error {
 
 // drain waits for the calls that run, by taking all slots for good.
 func (c *calls) drain() error {
-	timer := time.NewTimer(c.timeout)
+	wait := c.timeout + closeSlack
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for free := range cap(c.slots) {
 		select {
 		case c.slots <- struct{}{}:
 		case <-timer.C:
-			return fmt.Errorf("closing the key: %d calls still hang after %s", cap(c.slots)-free, c.timeout)
+			return fmt.Errorf("closing the key: %d calls still hang after %s", cap(c.slots)-free, wait)
 		}
 	}
 	return nil

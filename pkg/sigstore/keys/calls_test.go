@@ -160,7 +160,8 @@ func TestSwappedKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFar(t)
 	key := openFar(t, f, 1)
-	f.answer(func() ([]byte, error) { return loadedKeys()["second"].Sign(context.Background(), []byte("payload")) })
+	second := loadedKeys()["second"] // loading takes longer than a call may on a busy machine
+	f.answer(func() ([]byte, error) { return second.Sign(context.Background(), []byte("payload")) })
 	signature, err := key.Sign(t.Context(), []byte("payload"))
 	wantUnavailable(t, err, "rotated or replaced")
 	if signature != nil {
@@ -257,7 +258,8 @@ func TestCloseGivesUp(t *testing.T) {
 func TestOpenRefusesAKeyThatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	f := newFar(t)
-	f.answer(func() ([]byte, error) { return loadedKeys()["second"].Sign(context.Background(), []byte("another")) })
+	second := loadedKeys()["second"] // as above
+	f.answer(func() ([]byte, error) { return second.Sign(context.Background(), []byte("another")) })
 	_, err := keys.OpenFake(t.Context(), keys.Source{MaxCalls: 1, Timeout: timeout}, &f.FakeRemote)
 	if err == nil || fault.Of(err).Reason == fault.KeyUnavailable || !strings.Contains(err.Error(), "does not verify") {
 		t.Errorf("OpenFake() = %v, want an error that waiting does not mend", err)

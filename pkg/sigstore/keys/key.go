@@ -66,7 +66,7 @@ func (k *Key) doing() string {
 	return fmt.Sprintf("signing with key %q", k.name)
 }
 
-// Close waits for the calls that run, for at most [Source.Timeout], and gives sessions and connections back. A closed key
+// Close waits for the calls that run, for [Source.Timeout] and 2 s at most, and gives sessions and connections back. A closed key
 // does not sign any more if it is one of a KMS or HSM. Closing twice is no error.
 func (k *Key) Close() error {
 	if k.close == nil {
