@@ -23,11 +23,15 @@ FUZZTIME ?= 30s
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-9s %s\n", $$1, $$2 }'
 
 .PHONY: build
 build: ## Build receiver and signer into bin/.
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/receiver ./cmd/signer
+
+.PHONY: build-hsm
+build-hsm: ## Build bin/signer-hsm, the signer with PKCS #11; it needs gcc.
+	CGO_ENABLED=1 go build -trimpath -tags pkcs11 -o bin/signer-hsm ./cmd/signer
 
 .PHONY: demo
 demo: $(COSIGN_V3) ## Push images into an emulated Harbor and find them signed. KEEP=1 leaves it running.
@@ -36,6 +40,7 @@ demo: $(COSIGN_V3) ## Push images into an emulated Harbor and find them signed. 
 .PHONY: test
 test: ## Run the tests of all packages, with the race detector and in random order.
 	go test -race -shuffle=on $(PKGS)
+	go test -race -shuffle=on -tags pkcs11 -run PKCS11 ./pkg/sigstore/keys
 
 .PHONY: e2e
 e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them at a real Harbor.
@@ -45,6 +50,7 @@ e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them
 lint: $(GOLANGCI) ## Run the linters and the format check.
 	$(GOLANGCI) run ./...
 	$(GOLANGCI) run --build-tags failpoints ./pkg/failpoint
+	$(GOLANGCI) run --build-tags pkcs11,gcpkms,azurekms ./pkg/sigstore/keys
 
 # Go 1.26 may report "context deadline exceeded" when FUZZTIME ends, without any finding (go.dev/issue/75804, mended in
 # 1.27). A finding always writes its input; anything else but that message fails.

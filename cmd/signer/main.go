@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/rs/zerolog"
@@ -27,6 +28,7 @@ Usage:
                                    make an encrypted key pair: PREFIX.key and PREFIX.pub (default: harborseal)
   signer public-key --key FILE --password-file FILE
                                    print the public key of an encrypted key
+  signer key-sources               list where this build can find keys
   signer version
 
 Every key of the configuration has an environment variable: HARBORSEAL_HARBOR_URL for harbor.url.
@@ -56,6 +58,7 @@ func program() shell.Program {
 		"run":          service.Serve,
 		"generate-key": generateKey,
 		"public-key":   publicKey,
+		"key-sources":  keySources,
 	}}
 }
 
@@ -73,6 +76,14 @@ func generateKey(_ context.Context, c *shell.Call) error {
 		return err
 	}
 	_, err = fmt.Fprintf(c.Stdout, "private key  %s.key (encrypted, for the signer alone)\npublic key   %s.pub\nkey id       %s\n", *prefix, *prefix, key.ID())
+	return err
+}
+
+func keySources(_ context.Context, c *shell.Call) error {
+	if err := c.Parse(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(c.Stdout, strings.Join(append([]string{"file"}, keys.Providers()...), "\n"))
 	return err
 }
 
