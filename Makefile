@@ -67,7 +67,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 30s).
 	done
 
 .PHONY: bench
-bench: ## Measure; a table with rates and ratios.
+bench: $(COSIGN_V2) ## Measure; a table with rates and ratios.
 	@go run ./e2e/bench
 
 .PHONY: tools

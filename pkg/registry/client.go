@@ -75,7 +75,7 @@ type Client struct {
 	userAgent string
 	timeout   time.Duration
 	redactor  *redact.Redactor
-	http      *http.Client
+	transport http.RoundTripper
 	log       zerolog.Logger
 	metrics   *metrics
 	challenge challengeBox
@@ -124,17 +124,8 @@ func New(cfg Config) (*Client, error) {
 	c.origin = originOf(c.base)
 	c.tokens = newTokenCache(c.fetchToken)
 	c.redactor = redact.New(c.secret, basicCredentials(c.username, c.secret))
-	c.http = &http.Client{Transport: cfg.Transport, CheckRedirect: c.checkRedirect}
+	c.transport = cfg.Transport
 	return c, nil
-}
-
-// checkRedirect follows reads within the origin alone. Any other redirect is handed to the caller as the answer, which
-// the table of statuses turns into a fault.
-func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
-	if via[0].Method != http.MethodGet || len(via) > maxRedirects || originOf(req.URL) != c.origin {
-		return http.ErrUseLastResponse
-	}
-	return nil
 }
 
 func parseBase(raw string) (*url.URL, error) {

@@ -3,7 +3,6 @@ package registry
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -23,10 +22,12 @@ func (c *Client) check(r call, a answer) error {
 		return c.checkSize(r, a)
 	}
 	said := a.said()
-	text := c.redactor.With(a.token).Text(said.text(a.body), maxText)
 	wrap := func(kind fault.Kind, reason fault.Reason, advice string) error {
-		parts := slices.DeleteFunc([]string{r.what(), fmt.Sprintf("status %d", a.status), text, advice}, func(s string) bool { return s == "" })
-		return fault.New(kind, reason, errors.New(strings.Join(parts, ": ")))
+		return fault.New(kind, reason, &answerError{text: func() string {
+			text := c.redactor.With(a.token).Text(said.text(a.body), maxText)
+			parts := slices.DeleteFunc([]string{r.what(), fmt.Sprintf("status %d", a.status), text, advice}, func(s string) bool { return s == "" })
+			return strings.Join(parts, ": ")
+		}})
 	}
 	switch status := a.status; {
 	case status < 300:
@@ -64,6 +65,13 @@ func (c *Client) check(r call, a answer) error {
 		return wrap(fault.Permanent, fault.Rejected, "")
 	}
 }
+
+// answerError writes its text when it is asked for it: most answers that are not the wanted one only say that there is no
+// signature yet, and nobody reads that. The function keeps what it needs, a token among it, out of what a print shows.
+type answerError struct{ text func() string }
+
+// Error implements error.
+func (e *answerError) Error() string { return e.text() }
 
 type wrapFunc func(kind fault.Kind, reason fault.Reason, advice string) error
 

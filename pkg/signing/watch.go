@@ -19,8 +19,9 @@ const (
 	watchDelay = 30 * time.Second
 	// watchWorkers is how many tags are looked at at once. The referrers API costs Harbor more than other reads.
 	watchWorkers = 2
-	// maxWatched bounds what waits. What does not fit is left to the sweeps.
-	maxWatched = 20_000
+	// maxWatched bounds what waits, in looks: some minutes of a Harbor that takes all that it can. What does not fit is left to
+	// the sweeps.
+	maxWatched = 8_000
 )
 
 // Watch looks at the legacy tags that this program wrote, once right after the write and once 30 s later, and merges what

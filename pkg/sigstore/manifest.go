@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -37,14 +38,6 @@ type descriptor struct {
 	raw json.RawMessage
 }
 
-// parsedManifest is what was read of a manifest.
-type parsedManifest struct {
-	imageManifest
-
-	// layersEnd is the offset behind the last layer, or behind the bracket if there is none.
-	layersEnd int
-}
-
 // imageManifest has its fields in the order in which cosign writes them.
 type imageManifest struct {
 	SchemaVersion int               `json:"schemaVersion"`
@@ -65,9 +58,9 @@ func configBlob() artifact.Blob {
 
 // parseManifest reads an image manifest. Its layers can be anything still; one that is no descriptor is an empty one here,
 // because it says nothing about the others.
-func parseManifest(raw []byte) (parsedManifest, error) {
+func parseManifest(raw []byte) (imageManifest, error) {
 	if len(raw) > artifact.MaxManifest {
-		return parsedManifest{}, fault.Newf(fault.Permanent, fault.TooLarge, "the signature manifest has %d bytes, at most %d are read",
+		return imageManifest{}, fault.Newf(fault.Permanent, fault.TooLarge, "the signature manifest has %d bytes, at most %d are read",
 			len(raw), artifact.MaxManifest)
 	}
 	var m struct {
@@ -78,15 +71,16 @@ func parseManifest(raw []byte) (parsedManifest, error) {
 		ArtifactType json.RawMessage    `json:"artifactType"`
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return parsedManifest{}, malformed(err)
+		return imageManifest{}, malformed(err)
 	}
 	if m.Layers == nil || m.Manifests != nil {
-		return parsedManifest{}, malformed(errors.New("it is no image manifest"))
+		return imageManifest{}, malformed(errors.New("it is no image manifest"))
 	}
-	var p parsedManifest
-	var err error
-	if p.layersEnd, err = endOfLayers(raw); err != nil {
-		return parsedManifest{}, malformed(err)
+	var p imageManifest
+	if !namesLayersOnce(raw) {
+		if _, err := endOfLayers(raw); err != nil {
+			return imageManifest{}, malformed(err)
+		}
 	}
 	p.Config = parseDescriptor(m.Config)
 	p.Layers = make([]descriptor, len(*m.Layers))
@@ -96,7 +90,7 @@ func parseManifest(raw []byte) (parsedManifest, error) {
 	if subject := parseDescriptor(m.Subject); subject.raw != nil {
 		p.Subject = &subject
 	}
-	if json.Unmarshal(m.ArtifactType, &p.ArtifactType) != nil {
+	if len(m.ArtifactType) > 0 && json.Unmarshal(m.ArtifactType, &p.ArtifactType) != nil {
 		p.ArtifactType = ""
 	}
 	return p, nil
@@ -104,7 +98,7 @@ func parseManifest(raw []byte) (parsedManifest, error) {
 
 func parseDescriptor(raw []byte) descriptor {
 	var d descriptor
-	if json.Unmarshal(raw, &d) != nil {
+	if len(raw) == 0 || json.Unmarshal(raw, &d) != nil {
 		return descriptor{}
 	}
 	d.raw = raw
@@ -118,24 +112,35 @@ func malformed(err error) error {
 
 // splice inserts layers behind the last one and changes nothing else, because whoever wrote the rest may have meant more by
 // it than this program knows.
-func (p parsedManifest) splice(raw []byte, layers ...[]byte) ([]byte, error) {
+func (p imageManifest) splice(raw []byte, layers ...[]byte) ([]byte, error) {
 	if have := len(p.Layers); have+len(layers) > maxLayers {
 		return nil, fault.Newf(fault.Permanent, fault.TooLarge,
 			"the signature manifest carries %d signatures and would get %d more, at most %d are allowed: delete it and sign again",
 			have, len(layers), maxLayers)
+	}
+	end, err := endOfLayers(raw)
+	if err != nil {
+		return nil, malformed(err)
 	}
 	separator := []byte(",")
 	added := bytes.Join(layers, separator)
 	if len(p.Layers) == 0 {
 		separator = nil
 	}
-	spliced := slices.Concat(raw[:p.layersEnd], separator, added, raw[p.layersEnd:])
+	spliced := slices.Concat(raw[:end], separator, added, raw[end:])
 	if len(spliced) > artifact.MaxManifest {
 		return nil, fault.Newf(fault.Permanent, fault.TooLarge,
 			"with %d more signatures the signature manifest has %d bytes, at most %d are allowed: delete it and sign again",
 			len(layers), len(spliced), artifact.MaxManifest)
 	}
 	return spliced, nil
+}
+
+// namesLayersOnce says that nothing in a manifest can be taken for a second "layers", without reading it as JSON once more:
+// there is neither an escape nor a letter beyond ASCII that would fold into one. A false alarm costs no more than that.
+func namesLayersOnce(raw []byte) bool {
+	plain := !bytes.ContainsFunc(raw, func(r rune) bool { return r == '\\' || r >= utf8.RuneSelf })
+	return plain && bytes.Contains(raw, []byte(`"layers"`)) && bytes.Count(bytes.ToLower(raw), []byte(`"layers"`)) == 1
 }
 
 // endOfLayers finds the offset behind the last element of the top-level array "layers", or behind its bracket if it has
