@@ -75,7 +75,7 @@ func prepareWorld(t *testing.T, options ...option) *world {
 	}
 	stopped := env.later(w.Kill)
 	t.Cleanup(func() { w.end(t); stopped() })
-	if w.checker, err = w.Checker(); err != nil {
+	if w.checker, err = w.Checker(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if w.webhook, err = w.AddWebhook(ctx, project, "Default"); err != nil {
@@ -93,6 +93,7 @@ func (w *world) end(t *testing.T) {
 	if err := w.Stop(); err != nil {
 		t.Errorf("stopping: %v", err)
 	}
+	w.once(t)
 	foreign, err := w.Foreign()
 	if err != nil {
 		t.Error(err)
@@ -103,6 +104,25 @@ func (w *world) end(t *testing.T) {
 	env.mu.Lock()
 	defer env.mu.Unlock()
 	env.foreign = append(env.foreign, foreign...)
+}
+
+// once looks at everything that was pushed when the programs have ended: whatever happened in between, and whether it got
+// signed or not, our key has signed nothing twice in one format.
+func (w *world) once(t *testing.T) {
+	t.Helper()
+	if w.checker == nil {
+		return
+	}
+	// The test's own context has ended by now.
+	ctx := context.WithoutCancel(t.Context())
+	for _, p := range w.pushed {
+		violations, err := w.checker.Once(ctx, p.Repository, p.Digest)
+		if err != nil {
+			t.Errorf("looking for double signatures: %v", err)
+			return
+		}
+		complain(t, violations)
+	}
 }
 
 // push pushes something to be signed into the project.
@@ -204,7 +224,7 @@ func (w *world) idle(t *testing.T) {
 	})
 }
 
-// judge looks from the outside: each digest is signed once, nothing else is signed, and the report says so.
+// judge looks from the outside: each digest is signed once in each format, nothing else is signed, and the report says so.
 func (w *world) judge(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()

@@ -2,9 +2,11 @@ package checker
 
 import (
 	"context"
-	"crypto/ecdsa"
+	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -14,8 +16,8 @@ type Rule string
 
 // The rules.
 const (
-	Unsigned       Rule = "unsigned"     // no valid signature by our key
-	SignedTwice    Rule = "signed twice" // more than one signature by our key
+	Unsigned       Rule = "unsigned"     // no valid signature by our key in a format that is wanted
+	SignedTwice    Rule = "signed twice" // more than one signature by our key in one format
 	SignedThough   Rule = "signed though it should not be"
 	BadSignature   Rule = "bad signature"    // our key signed the wrong thing
 	Untrustworthy  Rule = "tampered payload" // what the registry stores is not what the manifest names
@@ -38,16 +40,21 @@ func (v Violation) String() string {
 	return fmt.Sprintf("%s: %s@%s: %s", v.Rule, v.Repository, v.Digest, v.Detail)
 }
 
-// Checker applies the rules for one host and one key. It is safe for concurrent use.
+// Checker applies the rules for one host, one key and the formats that are wanted. It is safe for concurrent use.
 type Checker struct {
 	registry *Registry
 	host     string
-	key      *ecdsa.PublicKey
+	key      crypto.PublicKey
+	formats  []Format
 }
 
-// New makes a checker. The host is the one that signatures name.
-func New(registry *Registry, host string, key *ecdsa.PublicKey) *Checker {
-	return &Checker{registry: registry, host: host, key: key}
+// New makes a checker. The host is the one that signatures name; the key is one of ParseKey's. The formats are those in
+// which everything has to be signed, and nothing in others; none stands for all.
+func New(registry *Registry, host string, key crypto.PublicKey, formats ...Format) *Checker {
+	if len(formats) == 0 {
+		formats = Formats()
+	}
+	return &Checker{registry: registry, host: host, key: key, formats: formats}
 }
 
 // Evidence is what the registry holds about one manifest.
@@ -55,15 +62,23 @@ type Evidence struct {
 	MediaType string
 	// Tagged is the digest of the manifest on the .sig tag; empty if there is none.
 	Tagged string
-	// Signatures are those of all signature manifests, the tagged one first.
+	// Signatures are those of all signature manifests, the tagged one first, in all formats.
 	Signatures []Signature
 	// Accessories are the digests of all manifests that refer to this one, the tagged signature included.
 	Accessories []string
 }
 
-// Valid gives the distinct valid signatures by our key, the bytes of each once however many manifests carry them.
-func (e Evidence) Valid() []Signature {
-	return e.distinct(func(s Signature) bool { return s.Verdict == Valid })
+// Valid gives the distinct valid signatures by our key in some formats, or in all if none is named. A layer counts once
+// however many manifests carry it, a bundle by its manifest.
+func (e Evidence) Valid(formats ...Format) []Signature {
+	return e.distinct(func(s Signature) bool {
+		return s.Verdict == Valid && (len(formats) == 0 || slices.Contains(formats, s.Format))
+	})
+}
+
+// Formats gives the formats in which our key has signed validly.
+func (e Evidence) Formats() []Format {
+	return slices.DeleteFunc(Formats(), func(f Format) bool { return len(e.Valid(f)) == 0 })
 }
 
 // Foreign gives the distinct signatures by others.
@@ -74,8 +89,7 @@ func (e Evidence) Foreign() []Signature {
 func (e Evidence) distinct(want func(Signature) bool) []Signature {
 	var kept []Signature
 	for _, s := range e.Signatures {
-		known := slices.ContainsFunc(kept, func(k Signature) bool { return k.Bytes == s.Bytes && k.Payload == s.Payload })
-		if want(s) && !known {
+		if want(s) && !slices.ContainsFunc(kept, s.same) {
 			kept = append(kept, s)
 		}
 	}
@@ -83,14 +97,20 @@ func (e Evidence) distinct(want func(Signature) bool) []Signature {
 }
 
 // Look collects what the registry holds about a digest: the .sig tag, and all that the referrers API lists, because
-// Harbor keeps the signature manifests that the tag named before.
+// bundles stand nowhere else, and because Harbor keeps the signature manifests that the tag named before.
 func (c *Checker) Look(ctx context.Context, repository, digest string) (Evidence, error) {
-	var found Evidence
 	manifest, err := c.registry.Manifest(ctx, repository, digest)
 	if err != nil {
 		return Evidence{}, err
 	}
+	found, err := c.signatures(ctx, repository, digest)
 	found.MediaType = manifest.MediaType
+	return found, err
+}
+
+// signatures is Look for a digest that may itself be gone.
+func (c *Checker) signatures(ctx context.Context, repository, digest string) (Evidence, error) {
+	var found Evidence
 	tagged, err := c.registry.Manifest(ctx, repository, SignatureTag(digest))
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -125,8 +145,8 @@ func (c *Checker) Look(ctx context.Context, repository, digest string) (Evidence
 	return found, nil
 }
 
-// Signed checks that a digest carries exactly one signature by our key, that it is right, and that nothing which
-// refers to the digest is signed itself.
+// Signed checks that a digest carries exactly one signature by our key in each format that is wanted and none in others,
+// that they are right, and that nothing which refers to the digest is signed itself.
 func (c *Checker) Signed(ctx context.Context, repository, digest string) (Evidence, []Violation, error) {
 	found, err := c.Look(ctx, repository, digest)
 	if errors.Is(err, ErrNotFound) {
@@ -136,18 +156,8 @@ func (c *Checker) Signed(ctx context.Context, repository, digest string) (Eviden
 		return Evidence{}, nil, err
 	}
 	violations := c.badSignatures(repository, digest, found)
-	switch valid := found.Valid(); {
-	case len(valid) == 0:
-		detail := fmt.Sprintf("no valid signature by our key (%d by others)", len(found.Foreign()))
-		violations = append(violations, Violation{Unsigned, repository, digest, detail})
-	case len(valid) > 1:
-		detail := fmt.Sprintf("%d distinct valid signatures by our key", len(valid))
-		violations = append(violations, Violation{SignedTwice, repository, digest, detail})
-	}
-	// The tag alone is what most verifiers look at: a signature that only an older manifest holds is lost to them.
-	onTag := slices.ContainsFunc(found.Signatures, func(s Signature) bool { return s.Verdict == Valid && s.Manifest == found.Tagged })
-	if len(found.Valid()) > 0 && !onTag {
-		violations = append(violations, Violation{Unsigned, repository, digest, "the .sig tag no longer carries our signature"})
+	for _, format := range Formats() {
+		violations = append(violations, c.countSignatures(repository, digest, format, found)...)
 	}
 	for _, accessory := range found.Accessories {
 		more, err := c.NotSigned(ctx, repository, accessory)
@@ -157,6 +167,50 @@ func (c *Checker) Signed(ctx context.Context, repository, digest string) (Eviden
 		violations = append(violations, more...)
 	}
 	return found, violations, nil
+}
+
+// countSignatures checks how many valid signatures there are in one format.
+func (c *Checker) countSignatures(repository, digest string, format Format, found Evidence) []Violation {
+	valid := found.Valid(format)
+	if !slices.Contains(c.formats, format) {
+		if len(valid) == 0 {
+			return nil
+		}
+		detail := fmt.Sprintf("%d valid signatures by our key in the format %s, in which it should have none", len(valid), format)
+		return []Violation{{SignedThough, repository, digest, detail}}
+	}
+	switch {
+	case len(valid) == 0:
+		detail := fmt.Sprintf("no valid signature by our key in the format %s (%d by others in all formats)", format, len(found.Foreign()))
+		return []Violation{{Unsigned, repository, digest, detail}}
+	case len(valid) > 1:
+		return []Violation{signedTwice(repository, digest, format, valid)}
+	}
+	// The tag alone is what most verifiers look at: a signature that only an older manifest holds is lost to them.
+	if format == Legacy && !found.carries(Legacy, found.Tagged) {
+		return []Violation{{Unsigned, repository, digest, "the .sig tag no longer carries our signature"}}
+	}
+	return nil
+}
+
+// Once checks that a digest, signed or not, carries no more than one signature by our key in each format.
+func (c *Checker) Once(ctx context.Context, repository, digest string) ([]Violation, error) {
+	found, err := c.signatures(ctx, repository, digest)
+	if err != nil {
+		return nil, err
+	}
+	var violations []Violation
+	for _, format := range Formats() {
+		if valid := found.Valid(format); len(valid) > 1 {
+			violations = append(violations, signedTwice(repository, digest, format, valid))
+		}
+	}
+	return violations, nil
+}
+
+func signedTwice(repository, digest string, format Format, valid []Signature) Violation {
+	detail := fmt.Sprintf("%d distinct valid signatures by our key in the format %s", len(valid), format)
+	return Violation{SignedTwice, repository, digest, detail}
 }
 
 // NotSigned checks that our key has signed nothing for a digest.
@@ -175,34 +229,64 @@ func (c *Checker) NotSigned(ctx context.Context, repository, digest string) ([]V
 	return violations, nil
 }
 
-// Repository checks that every .sig tag of a repository that carries our signature belongs to a digest that may be
-// signed. It finds what was signed although nobody thought of looking at it.
+// Repository checks that what carries our signature may be signed: every digest that a .sig tag speaks of, and every
+// manifest that a tag names, with the manifests that it names itself. It finds what was signed although nobody thought of
+// looking at it. A bundle of a manifest that no tag leads to it cannot find: a registry lists tags alone.
 func (c *Checker) Repository(ctx context.Context, repository string, mayBeSigned []string) ([]Violation, error) {
 	tags, err := c.registry.Tags(ctx, repository)
 	if err != nil {
 		return nil, err
 	}
-	var violations []Violation
+	suspects := make(map[string]bool)
 	for _, tag := range tags {
 		hex, isSignature := strings.CutSuffix(tag, ".sig")
-		hex, ofDigest := strings.CutPrefix(hex, "sha256-")
-		digest := "sha256:" + hex
-		if !isSignature || !ofDigest || slices.Contains(mayBeSigned, digest) {
+		if hex, ofDigest := strings.CutPrefix(hex, "sha256-"); isSignature && ofDigest {
+			suspects["sha256:"+hex] = true
+		}
+		named, err := c.named(ctx, repository, tag)
+		if err != nil {
+			return nil, err
+		}
+		for _, digest := range named {
+			suspects[digest] = true
+		}
+	}
+	var violations []Violation
+	for _, digest := range slices.Sorted(maps.Keys(suspects)) {
+		if slices.Contains(mayBeSigned, digest) {
 			continue
 		}
-		m, err := c.registry.Manifest(ctx, repository, tag)
+		found, err := c.signatures(ctx, repository, digest)
 		if err != nil {
 			return nil, err
 		}
-		signatures, err := c.signaturesIn(ctx, repository, digest, m)
-		if err != nil {
-			return nil, err
-		}
-		if slices.ContainsFunc(signatures, Signature.ByOurKey) {
-			violations = append(violations, Violation{SignedThough, repository, digest, "our key signed it, on tag " + tag})
+		if at := slices.IndexFunc(found.Signatures, Signature.ByOurKey); at >= 0 {
+			violations = append(violations, Violation{SignedThough, repository, digest, "our key signed it, in " + found.Signatures[at].Manifest})
 		}
 	}
 	return violations, nil
+}
+
+// named gives the digest that a tag names and, if that is an index, those of its manifests. A tag that is gone meanwhile
+// names nothing.
+func (c *Checker) named(ctx context.Context, repository, tag string) ([]string, error) {
+	m, err := c.registry.Manifest(ctx, repository, tag)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var index struct {
+		Manifests []Descriptor `json:"manifests"`
+	}
+	digests := []string{m.Digest}
+	if json.Unmarshal(m.Content, &index) == nil {
+		for _, child := range index.Manifests {
+			digests = append(digests, child.Digest)
+		}
+	}
+	return digests, nil
 }
 
 // badSignatures reports what our key should never have made, and what the registry should never hold.
@@ -210,7 +294,7 @@ func (c *Checker) badSignatures(repository, digest string, found Evidence) []Vio
 	var violations []Violation
 	for _, s := range found.Signatures {
 		switch s.Verdict {
-		case WrongDigest, WrongIdentity:
+		case WrongDigest, WrongIdentity, Attestation:
 			violations = append(violations, Violation{BadSignature, repository, digest, string(s.Verdict) + ": " + s.Detail})
 		case Tampered:
 			violations = append(violations, Violation{Untrustworthy, repository, digest, s.Detail})

@@ -1,13 +1,13 @@
 // Package checker judges from the outside whether images are signed as they should be: it reads the registry over the OCI
 // distribution API, as any client with credentials does, and verifies with nothing but a public key.
 //
-// It guarantees that what it finds was read from the registry and hashed, and that a signature counts only if its ECDSA
-// signature holds over the payload that names the digest and the repository. It reports each broken rule as a
-// [Violation]; an error means that it could not look, never that all is well.
+// It guarantees that what it finds was read from the registry and hashed, and that a signature counts only if it holds over
+// a payload that names the digest and, where the format has a place for it, the repository. It reports each broken rule as
+// a [Violation]; an error means that it could not look, never that all is well.
 //
 // It shares no code with the programs that it judges: it imports nothing below pkg/, and a test proves it. A mistake there
 // must not be repeated here.
 //
-// It knows signatures on the `.sig` tag and on manifests of that form that the referrers API lists. It does not verify
-// sigstore bundles, transparency logs or timestamps.
+// It knows signatures on the `.sig` tag and on manifests of that form that the referrers API lists, and sigstore bundles
+// (v0.3) that the referrers API lists. It verifies no certificates, transparency logs or timestamps.
 package checker

@@ -1,12 +1,15 @@
 package checker_test
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -34,6 +37,7 @@ const (
 type garden struct {
 	address string
 	key     *ecdsa.PrivateKey
+	// checker wants the legacy format alone; see wanting.
 	checker *checker.Checker
 }
 
@@ -43,10 +47,15 @@ func newGarden(t *testing.T) *garden {
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	key := newKey(t)
-	reader := checker.NewRegistry(checker.Access{URL: server.URL})
-	return &garden{
-		address: strings.TrimPrefix(server.URL, "http://"), key: key, checker: checker.New(reader, host, &key.PublicKey),
-	}
+	g := &garden{address: strings.TrimPrefix(server.URL, "http://"), key: key}
+	g.checker = g.wanting(checker.Legacy)
+	return g
+}
+
+// wanting gives a checker of these formats.
+func (g *garden) wanting(formats ...checker.Format) *checker.Checker {
+	reader := checker.NewRegistry(checker.Access{URL: "http://" + g.address})
+	return checker.New(reader, host, &g.key.PublicKey, formats...)
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -61,11 +70,37 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 // image pushes an image and gives its digest.
 func (g *garden) image(t *testing.T) string {
 	t.Helper()
+	return g.tagged(t, "v1")
+}
+
+func (g *garden) tagged(t *testing.T, tag string) string {
+	t.Helper()
 	img, err := random.Image(64, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g.push(t, "v1", img)
+	return g.push(t, tag, img)
+}
+
+// indexed pushes an index and gives the digest of its only image.
+func (g *garden) indexed(t *testing.T) string {
+	t.Helper()
+	index, err := random.Index(64, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(g.address + "/" + repository + ":index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(ref, index); err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manifest.Manifests[0].Digest.String()
 }
 
 func (g *garden) push(t *testing.T, tag string, img v1.Image) string {
@@ -86,7 +121,7 @@ func (g *garden) push(t *testing.T, tag string, img v1.Image) string {
 
 // claim is what a planted signature says; empty fields stand for what is right.
 type claim struct {
-	key              *ecdsa.PrivateKey
+	key              crypto.Signer
 	digest, identity string
 	// payload replaces the whole payload.
 	payload string
@@ -111,12 +146,7 @@ func (g *garden) layer(t *testing.T, digest string, c claim) mutate.Addendum {
 			`"type":"cosign container image signature"},"optional":null}`, c.identity, c.digest)
 	}
 	if c.signature == "" {
-		hash := sha256.Sum256([]byte(c.payload))
-		raw, err := ecdsa.SignASN1(rand.Reader, c.key, hash[:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.signature = base64.StdEncoding.EncodeToString(raw)
+		c.signature = base64.StdEncoding.EncodeToString(signature(t, rand.Reader, c.key, []byte(c.payload)))
 	}
 	return mutate.Addendum{
 		Layer:       static.NewLayer([]byte(c.payload), "application/vnd.dev.cosign.simplesigning.v1+json"),
@@ -124,6 +154,24 @@ func (g *garden) layer(t *testing.T, digest string, c claim) mutate.Addendum {
 		Annotations: map[string]string{"dev.cosignproject.cosign/signature": c.signature},
 	}
 }
+
+// signature signs as cosign does: SHA-256, but for Ed25519, which takes the message itself. Without a source of chance the
+// same message gets the same signature.
+func signature(t *testing.T, chance io.Reader, key crypto.Signer, message []byte) []byte {
+	t.Helper()
+	hash := sha256.Sum256(message)
+	signed, options := hash[:], crypto.SignerOpts(crypto.SHA256)
+	if _, pure := key.(ed25519.PrivateKey); pure {
+		signed, options = message, crypto.Hash(0)
+	}
+	raw, err := key.Sign(chance, signed, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func digestOf(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
 
 // sign puts signatures on the .sig tag of a digest and gives the manifest's digest.
 func (g *garden) sign(t *testing.T, digest string, layers ...mutate.Addendum) string {
@@ -163,8 +211,8 @@ func (g *garden) refer(t *testing.T, digest string, layers ...mutate.Addendum) {
 	}
 }
 
-// tamper is a registry in front of a garden that changes one blob.
-func (g *garden) tamper(t *testing.T, blob string) *checker.Checker {
+// tamper is a registry in front of a garden that changes one blob, with a checker of these formats.
+func (g *garden) tamper(t *testing.T, blob string, formats ...checker.Format) *checker.Checker {
 	t.Helper()
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/blobs/"+blob) {
@@ -174,5 +222,5 @@ func (g *garden) tamper(t *testing.T, blob string) *checker.Checker {
 		http.Redirect(w, r, "http://"+g.address+r.URL.Path, http.StatusTemporaryRedirect) //nolint:gosec // the registry of this test
 	}))
 	t.Cleanup(proxy.Close)
-	return checker.New(checker.NewRegistry(checker.Access{URL: proxy.URL}), host, &g.key.PublicKey)
+	return checker.New(checker.NewRegistry(checker.Access{URL: proxy.URL}), host, &g.key.PublicKey, formats...)
 }

@@ -12,24 +12,35 @@ import (
 
 // Row is what the checker reads of one row of the report.
 type Row struct {
-	Project         string     `json:"project"`
-	Repository      string     `json:"repository"`
-	Digest          string     `json:"digest"`
-	MediaType       string     `json:"media_type"`
-	Parents         []string   `json:"parents"`
-	Tags            []string   `json:"tags"`
-	Pusher          string     `json:"pusher"`
-	PushedAt        *time.Time `json:"pushed_at"`
-	ReceivedAt      *time.Time `json:"received_at"`
-	FirstSeenAt     time.Time  `json:"first_seen_at"`
-	State           string     `json:"state"`
-	Reason          string     `json:"reason"`
-	Detail          string     `json:"detail"`
-	SignedAt        *time.Time `json:"signed_at"`
-	KeyID           string     `json:"key_id"`
-	SignatureDigest string     `json:"signature_digest"`
-	How             string     `json:"how"`
-	Attempts        int        `json:"attempts"`
+	Project     string     `json:"project"`
+	Repository  string     `json:"repository"`
+	Digest      string     `json:"digest"`
+	MediaType   string     `json:"media_type"`
+	Parents     []string   `json:"parents"`
+	Tags        []string   `json:"tags"`
+	Pusher      string     `json:"pusher"`
+	PushedAt    *time.Time `json:"pushed_at"`
+	ReceivedAt  *time.Time `json:"received_at"`
+	FirstSeenAt time.Time  `json:"first_seen_at"`
+	State       string     `json:"state"`
+	Reason      string     `json:"reason"`
+	Detail      string     `json:"detail"`
+	SignedAt    *time.Time `json:"signed_at"`
+	// Signatures are those that were verified, KeyID and SignatureDigest those of the first.
+	Signatures      []RowSignature `json:"signatures"`
+	Format          string         `json:"format"`
+	KeyID           string         `json:"key_id"`
+	SignatureDigest string         `json:"signature_digest"`
+	How             string         `json:"how"`
+	Note            string         `json:"note"`
+	Attempts        int            `json:"attempts"`
+}
+
+// RowSignature is one signature in a row of the report.
+type RowSignature struct {
+	Format Format `json:"format"`
+	KeyID  string `json:"key_id"`
+	Digest string `json:"digest"`
 }
 
 // Report is where the rows are asked for.
@@ -88,8 +99,8 @@ type Fact struct {
 	Parent string
 }
 
-// Compare checks that the rows say what the registry says: for every fact one row, in state signed, with our key and a
-// signature manifest that is really there; and no signed row beyond the facts.
+// Compare checks that the rows say what the registry says: for every fact one row, in state signed, with one signature by
+// our key for each format that is wanted, in a manifest that is really there; and no signed row beyond the facts.
 func (c *Checker) Compare(facts []Fact, rows []Row) ([]Violation, error) {
 	id, err := KeyID(c.key)
 	if err != nil {
@@ -106,7 +117,7 @@ func (c *Checker) Compare(facts []Fact, rows []Row) ([]Violation, error) {
 		case at < 0 && row.State == "signed":
 			violations = append(violations, Violation{ReportSurplus, row.Repository, row.Digest, "it is not signed"})
 		case at >= 0:
-			for _, detail := range facts[at].differences(row, id) {
+			for _, detail := range c.differences(facts[at], row, id) {
 				violations = append(violations, Violation{ReportWrong, row.Repository, row.Digest, detail})
 			}
 		}
@@ -120,7 +131,7 @@ func (c *Checker) Compare(facts []Fact, rows []Row) ([]Violation, error) {
 	return violations, nil
 }
 
-func (f Fact) differences(row Row, keyID string) []string {
+func (c *Checker) differences(f Fact, row Row, keyID string) []string {
 	var all []string
 	differ := func(field string, got, want any) {
 		all = append(all, fmt.Sprintf("%s is %q, want %q", field, got, want))
@@ -129,23 +140,44 @@ func (f Fact) differences(row Row, keyID string) []string {
 		differ("state", row.State+" ("+row.Reason+")", "signed")
 		return all
 	}
-	if row.KeyID != keyID {
-		differ("key_id", row.KeyID, keyID)
-	}
 	if row.SignedAt == nil {
 		differ("signed_at", "null", "a time")
 	}
 	if row.MediaType != f.Evidence.MediaType {
 		differ("media_type", row.MediaType, f.Evidence.MediaType)
 	}
-	carries := func(s Signature) bool { return s.Verdict == Valid && s.Manifest == row.SignatureDigest }
-	if !slices.ContainsFunc(f.Evidence.Signatures, carries) {
-		differ("signature_digest", row.SignatureDigest, f.Evidence.Tagged)
-	}
 	if f.Parent != "" && !slices.Contains(row.Parents, f.Parent) {
 		differ("parents", fmt.Sprint(row.Parents), f.Parent)
 	}
+	want := string(c.formats[0])
+	if len(c.formats) > 1 {
+		want = "both"
+	}
+	if row.Format != want {
+		differ("format", row.Format, want)
+	}
+	if len(row.Signatures) != len(c.formats) {
+		differ("signatures", fmt.Sprint(row.Signatures), fmt.Sprint("one for each of ", c.formats))
+		return all
+	}
+	for _, format := range c.formats {
+		if !slices.ContainsFunc(row.Signatures, func(s RowSignature) bool {
+			return s.Format == format && s.KeyID == keyID && f.Evidence.carries(format, s.Digest)
+		}) {
+			differ("signatures", fmt.Sprint(row.Signatures), fmt.Sprintf("one in the format %s by the key %s, in a manifest that is there", format, keyID))
+		}
+	}
+	if first := row.Signatures[0]; row.KeyID != first.KeyID || row.SignatureDigest != first.Digest {
+		differ("key_id and signature_digest", row.KeyID+" "+row.SignatureDigest, first.KeyID+" "+first.Digest)
+	}
 	return all
+}
+
+// carries says whether the manifest with a digest carries a valid signature by our key.
+func (e Evidence) carries(format Format, manifest string) bool {
+	return slices.ContainsFunc(e.Signatures, func(s Signature) bool {
+		return s.Verdict == Valid && s.Format == format && s.Manifest == manifest
+	})
 }
 
 func cloneQuery(q url.Values) url.Values {

@@ -17,7 +17,9 @@ func TestCompare(t *testing.T) {
 	g := newGarden(t)
 	digest := g.image(t)
 	g.sign(t, digest, g.layer(t, digest, claim{}))
-	evidence, violations, err := g.checker.Signed(t.Context(), repository, digest)
+	bundle, _ := g.bundle(t, digest, statement{})
+	judge := g.wanting(checker.Formats()...)
+	evidence, violations, err := judge.Signed(t.Context(), repository, digest)
 	if err != nil || len(violations) > 0 {
 		t.Fatalf("checking: %v, %v", violations, err)
 	}
@@ -28,10 +30,12 @@ func TestCompare(t *testing.T) {
 	now := time.Now()
 	good := checker.Row{
 		Repository: repository, Digest: digest, State: "signed", KeyID: id, SignedAt: &now, MediaType: evidence.MediaType,
-		SignatureDigest: evidence.Tagged, Parents: []string{"sha256:parent"},
+		SignatureDigest: evidence.Tagged, Parents: []string{"sha256:parent"}, Format: "both",
+		Signatures: []checker.RowSignature{{checker.Legacy, id, evidence.Tagged}, {checker.Bundle, id, bundle}},
 	}
 	change := func(f func(r *checker.Row)) []checker.Row {
 		r := good
+		r.Signatures = slices.Clone(good.Signatures)
 		f(&r)
 		return []checker.Row{r}
 	}
@@ -48,7 +52,18 @@ func TestCompare(t *testing.T) {
 		{"two rows", []checker.Row{good, good}, []checker.Rule{checker.ReportSurplus}},
 		{"a signed row too many", []checker.Row{good, otherSigned}, []checker.Rule{checker.ReportSurplus}},
 		{"another state", change(func(r *checker.Row) { r.State = "pending" }), []checker.Rule{checker.ReportWrong}},
+		{"bundle first", change(func(r *checker.Row) {
+			slices.Reverse(r.Signatures)
+			r.SignatureDigest = bundle
+		}), nil},
 		{"another key", change(func(r *checker.Row) { r.KeyID = "00" }), []checker.Rule{checker.ReportWrong}},
+		{"another key of the bundle", change(func(r *checker.Row) { r.Signatures[1].KeyID = "00" }), []checker.Rule{checker.ReportWrong}},
+		{"another bundle", change(func(r *checker.Row) { r.Signatures[1].Digest = evidence.Tagged }), []checker.Rule{checker.ReportWrong}},
+		{"no signature", change(func(r *checker.Row) { r.Signatures = nil }), []checker.Rule{checker.ReportWrong}},
+		{"one signature", change(func(r *checker.Row) { r.Signatures = r.Signatures[:1] }), []checker.Rule{checker.ReportWrong}},
+		{"three signatures", change(func(r *checker.Row) { r.Signatures = append(r.Signatures, r.Signatures[0]) }), []checker.Rule{checker.ReportWrong}},
+		{"twice the same", change(func(r *checker.Row) { r.Signatures[1] = r.Signatures[0] }), []checker.Rule{checker.ReportWrong}},
+		{"another format", change(func(r *checker.Row) { r.Format = "legacy" }), []checker.Rule{checker.ReportWrong}},
 		{"no time", change(func(r *checker.Row) { r.SignedAt = nil }), []checker.Rule{checker.ReportWrong}},
 		{"another type", change(func(r *checker.Row) { r.MediaType = "text/plain" }), []checker.Rule{checker.ReportWrong}},
 		{"another signature", change(func(r *checker.Row) { r.SignatureDigest = digest }), []checker.Rule{checker.ReportWrong}},
@@ -58,7 +73,7 @@ func TestCompare(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			violations, err := g.checker.Compare(facts, tt.rows)
+			violations, err := judge.Compare(facts, tt.rows)
 			if err != nil {
 				t.Fatalf("comparing: %v", err)
 			}

@@ -2,13 +2,8 @@ package checker
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 )
@@ -20,21 +15,37 @@ const (
 	critical            = "cosign container image signature"
 )
 
+// Format is a way in which signatures are kept in the registry.
+type Format string
+
+// The formats.
+const (
+	// Legacy signatures are layers of the manifest on the .sig tag.
+	Legacy Format = "legacy"
+	// Bundle signatures have a manifest each, which refers to what is signed.
+	Bundle Format = "bundle"
+)
+
+// Formats are all formats.
+func Formats() []Format { return []Format{Legacy, Bundle} }
+
 // Verdict is what is to be said of one signature.
 type Verdict string
 
-// The verdicts. All but Valid and Foreign are about a signature that our key did make.
+// The verdicts. All but Valid, Foreign and Malformed are about a signature that our key did make.
 const (
 	Valid         Verdict = "valid"
 	Foreign       Verdict = "foreign"        // the key did not make it over this payload
 	Tampered      Verdict = "tampered"       // the payload does not hash to the layer's digest
 	WrongDigest   Verdict = "wrong digest"   // made for another manifest
 	WrongIdentity Verdict = "wrong identity" // made for another host, project or repository
-	Malformed     Verdict = "malformed"      // cannot be read
+	Attestation   Verdict = "attestation"    // made for a statement that is no image signature
+	Malformed     Verdict = "malformed"      // cannot be read, or not as a signature of this manifest
 )
 
-// Signature is one layer of a signature manifest.
+// Signature is one layer of a signature manifest, or one bundle.
 type Signature struct {
+	Format Format
 	// Manifest is the digest of the manifest that carries it, Payload that of the layer.
 	Manifest, Payload string
 	// Bytes is the signature itself.
@@ -46,34 +57,21 @@ type Signature struct {
 
 // ByOurKey says whether our key made the signature, whatever it says.
 func (s Signature) ByOurKey() bool {
-	return s.Verdict == Valid || s.Verdict == WrongDigest || s.Verdict == WrongIdentity
+	switch s.Verdict {
+	case Valid, WrongDigest, WrongIdentity, Attestation:
+		return true
+	case Foreign, Tampered, Malformed:
+	}
+	return false
 }
 
-// ParseKey reads a public key in PEM, of the only kind that is used: ECDSA.
-func ParseKey(text []byte) (*ecdsa.PublicKey, error) {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errors.New("reading the public key: no PEM block")
+// same says whether two signatures are one. A layer may stand in several manifests, because each that the tag named once is
+// kept; each bundle is one of its own.
+func (s Signature) same(o Signature) bool {
+	if s.Format != o.Format || s.Format == Bundle {
+		return s.Format == o.Format && s.Manifest == o.Manifest
 	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading the public key: %w", err)
-	}
-	key, ok := parsed.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("reading the public key: want ECDSA, got %T", parsed)
-	}
-	return key, nil
-}
-
-// KeyID is the SHA-256 of the key's SPKI in hexadecimal digits.
-func KeyID(key *ecdsa.PublicKey) (string, error) {
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return "", fmt.Errorf("computing the key's id: %w", err)
-	}
-	digest := sha256.Sum256(spki)
-	return hex.EncodeToString(digest[:]), nil
+	return s.Bytes == o.Bytes && s.Payload == o.Payload
 }
 
 // SignatureTag is where signatures of a digest are found.
@@ -87,38 +85,53 @@ type layer struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// signaturesIn reads and verifies every layer of a signature manifest. A manifest of another form has none.
+// signatureManifest is what is read of a manifest that may carry signatures.
+type signatureManifest struct {
+	ArtifactType string  `json:"artifactType"`
+	Layers       []layer `json:"layers"`
+	Subject      struct {
+		Digest string `json:"digest"`
+	} `json:"subject"`
+}
+
+// signaturesIn reads and verifies every layer of a signature manifest, and every bundle. A manifest of another form has
+// none.
 func (c *Checker) signaturesIn(ctx context.Context, repository, digest string, m Manifest) ([]Signature, error) {
-	var manifest struct {
-		Layers []layer `json:"layers"`
-	}
+	var manifest signatureManifest
 	if json.Unmarshal(m.Content, &manifest) != nil {
 		unreadable := Signature{Manifest: m.Digest, Verdict: Malformed, Detail: "the manifest is no JSON"}
 		return []Signature{unreadable}, nil //nolint:nilerr // that it cannot be read is the finding
 	}
 	var all []Signature
 	for _, l := range manifest.Layers {
-		if l.MediaType != payloadType {
+		s := Signature{Manifest: m.Digest, Payload: l.Digest}
+		switch {
+		case l.MediaType == payloadType:
+			s.Format = Legacy
+		case isBundle(l.MediaType):
+			s.Format = Bundle
+		default:
 			continue
 		}
-		payload, err := c.registry.Blob(ctx, repository, l.Digest)
-		if errors.Is(err, ErrNotFound) {
-			all = append(all, Signature{Manifest: m.Digest, Payload: l.Digest, Verdict: Malformed, Detail: "the payload is not there"})
-			continue
-		}
-		if err != nil {
+		content, err := c.registry.Blob(ctx, repository, l.Digest)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			s.Verdict, s.Detail = Malformed, "the payload is not there"
+		case err != nil:
 			return nil, err
+		case s.Format == Legacy:
+			s.Bytes = l.Annotations[signatureAnnotation]
+			s.Verdict, s.Detail = c.judge(l, content, repository, digest)
+		default:
+			s.Verdict, s.Detail, s.Bytes = c.judgeBundle(manifest, l, content, digest)
 		}
-		verdict, detail := c.judge(l, payload, repository, digest)
-		all = append(all, Signature{
-			Manifest: m.Digest, Payload: l.Digest, Bytes: l.Annotations[signatureAnnotation], Verdict: verdict, Detail: detail,
-		})
+		all = append(all, s)
 	}
 	return all, nil
 }
 
 // judge says what one layer is worth. The key is asked first: what others have put there is not ours to judge.
-func (c *Checker) judge(l layer, payload []byte, repository, digest string) (Verdict, string) {
+func (c *Checker) judge(l layer, payload []byte, repository, digest string) (verdict Verdict, detail string) {
 	if got := sum(payload); got != l.Digest {
 		return Tampered, "the payload hashes to " + got
 	}
@@ -126,8 +139,7 @@ func (c *Checker) judge(l layer, payload []byte, repository, digest string) (Ver
 	if err != nil || len(signature) == 0 {
 		return Malformed, "the annotation " + signatureAnnotation + " is no base64"
 	}
-	hash := sha256.Sum256(payload)
-	if !ecdsa.VerifyASN1(c.key, hash[:], signature) {
+	if !verifies(c.key, payload, signature) {
 		return Foreign, "our key did not make this signature over this payload"
 	}
 	var claim struct {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/harborseal/harborseal/e2e/checker"
 )
 
 // Colours, for terminals alone.
@@ -62,7 +64,7 @@ func (r *result) writeJSON(w io.Writer) error {
 func (r *result) print(p *printer) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "IMAGE\tREPOSITORY\tDIGEST\tSTATE\tWEBHOOK TO SIGNED\tATTEMPTS\tCHECKER\tCOSIGN")
+	_, _ = fmt.Fprintln(w, "IMAGE\tREPOSITORY\tDIGEST\tSTATE\tFORMATS\tWEBHOOK TO SIGNED\tATTEMPTS\tCHECKER\tCOSIGN")
 	for _, l := range r.Lines {
 		took := "no webhook"
 		switch {
@@ -73,8 +75,8 @@ func (r *result) print(p *printer) {
 		case l.Wanted != "signed":
 			took = "-"
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n",
-			l.Image, l.Repository, short(l.Digest), l.State, took, l.Attempts, verdict(l.Checker), verdict(l.Cosign))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Image, l.Repository, short(l.Digest), l.State,
+			names(l.Formats), took, l.Attempts, verdict(l.Checker), verdict(l.Cosign))
 	}
 	_ = w.Flush() // A builder takes everything.
 	p.write("\n%s\n", table.String())
@@ -86,20 +88,36 @@ func (r *result) print(p *printer) {
 	}
 	if len(r.Violations) == 0 {
 		p.write("%s\n", p.paint(green, fmt.Sprintf(
-			"All %d digests are as they should be: signed once where wanted, verified by the checker and by cosign, and in the report.", len(r.Lines))))
+			"All %d digests are as they should be: signed once in each format where wanted, verified by the checker and by cosign, and in the report.", len(r.Lines))))
 	}
 }
 
 func (r *result) printReport(p *printer) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "REPOSITORY\tDIGEST\tTAGS\tSTATE\tHOW\tPUSHED\tSIGNED\tSIGNATURE\tKEY")
+	_, _ = fmt.Fprintln(w, "REPOSITORY\tDIGEST\tTAGS\tSTATE\tHOW\tPUSHED\tSIGNED\tFORMAT\tSIGNATURES\tKEY")
 	for _, row := range r.rows {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.8s\n", row.Repository, short(row.Digest), strings.Join(row.Tags, " "),
-			strings.TrimSpace(row.State+" "+row.Reason), row.How, clock(row.PushedAt), clock(row.SignedAt), short(row.SignatureDigest), row.KeyID)
+		carriers := make([]string, 0, len(row.Signatures))
+		for _, s := range row.Signatures {
+			carriers = append(carriers, short(s.Digest))
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.8s\n", row.Repository, short(row.Digest), strings.Join(row.Tags, " "),
+			strings.TrimSpace(row.State+" "+row.Reason), row.How, clock(row.PushedAt), clock(row.SignedAt), row.Format, strings.Join(carriers, " "), row.KeyID)
 	}
 	_ = w.Flush() // A builder takes everything.
 	p.write("The report (GET /api/v1/signatures), newest first, times in UTC:\n\n%s\n", table.String())
+}
+
+// names joins formats; "-" for none.
+func names(formats []checker.Format) string {
+	if len(formats) == 0 {
+		return "-"
+	}
+	all := make([]string, 0, len(formats))
+	for _, format := range formats {
+		all = append(all, string(format))
+	}
+	return strings.Join(all, "+")
 }
 
 func verdict(good bool) string {

@@ -65,7 +65,7 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.developer = d.harbor.NewDeveloper(d.site.Developer)
-	if d.cosign, err = harness.NewTool(harness.EnvCosignV2, filepath.Join(d.dir, "cosign"), d.harbor, d.site.Developer, nil); err != nil {
+	if d.cosign, err = harness.NewTool(harness.EnvCosignV3, filepath.Join(d.dir, "cosign"), d.harbor, d.site.Developer, nil); err != nil {
 		return err
 	}
 	d.printer.step("starting the receiver, with its queue, and two signers")

@@ -18,13 +18,15 @@ type line struct {
 	Parent     string `json:"parent,omitempty"`
 	State      string `json:"state"`
 	Wanted     string `json:"wanted"`
+	// Formats are those in which the checker found our signature.
+	Formats []checker.Format `json:"formats"`
 	// Seconds is the time from the receipt of the webhook to the verified signature; nil where there was no webhook, or
 	// where the signature was Early: there before its webhook.
 	Seconds *float64 `json:"seconds_to_signed"`
 	Early   bool     `json:"before_webhook"`
 	// Attempts is how often the request was delivered.
 	Attempts int `json:"attempts"`
-	// Checker and Cosign say whether each found exactly what is wanted.
+	// Checker and Cosign say whether each found exactly what is wanted, in each format.
 	Checker bool `json:"checker"`
 	Cosign  bool `json:"cosign"`
 	held    bool
@@ -45,7 +47,7 @@ type result struct {
 // verify looks at everything from the outside.
 func (d *demo) verify(ctx context.Context) (*result, error) {
 	d.printer.step("verifying every digest, with the checker and with cosign")
-	judge, err := d.system.Checker()
+	judge, err := d.system.Checker(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -76,39 +78,26 @@ func (d *demo) verifyOne(ctx context.Context, judge *checker.Checker, r *result,
 	row := rowOf(r.rows, p)
 	l := line{
 		Image: one.label, Repository: p.Repository, Digest: p.Digest, Parent: p.Parent, State: row.State, Wanted: "signed",
-		Attempts: row.Attempts, held: one.held,
+		Formats: []checker.Format{}, Attempts: row.Attempts, held: one.held,
 	}
 	if at > 0 {
 		l.Image = fmt.Sprintf("  child %d", at)
 	}
 	if !one.signed {
-		l.State, l.Wanted = "signed", "not signed"
-		violations, err := judge.NotSigned(ctx, p.Repository, p.Digest)
-		if err != nil {
-			return checker.Fact{}, err
-		}
-		r.add(violations)
-		if l.Checker = len(violations) == 0; l.Checker {
-			l.State = l.Wanted
-		}
-		// Cosign must refuse: that it finds something to accept in the others is worth little if it accepts anything.
-		l.Cosign = d.cosign.Verify(ctx, d.system.Keys.Public, d.harbor.Host+"/"+p.Repository+"@"+p.Digest) != nil
-		if !l.Cosign {
-			r.Violations = append(r.Violations, "cosign verifies what should not be signed: "+p.Repository+"@"+p.Digest)
-		}
-		r.Lines = append(r.Lines, l)
-		return checker.Fact{}, nil
+		return checker.Fact{}, d.verifyUnsigned(ctx, judge, r, l)
 	}
 	evidence, violations, err := judge.Signed(ctx, p.Repository, p.Digest)
 	if err != nil {
 		return checker.Fact{}, err
 	}
 	r.add(violations)
-	l.Checker = len(violations) == 0
-	if err := d.cosign.Verify(ctx, d.system.Keys.Public, d.harbor.Host+"/"+p.Repository+"@"+p.Digest); err != nil {
-		r.Violations = append(r.Violations, err.Error())
-	} else {
-		l.Cosign = true
+	l.Checker, l.Formats = len(violations) == 0, evidence.Formats()
+	l.Cosign = true
+	for _, format := range checker.Formats() {
+		if err := d.cosignVerifies(ctx, p.Repository, p.Digest, format); err != nil {
+			r.Violations = append(r.Violations, fmt.Sprintf("format %s: %v", format, err))
+			l.Cosign = false
+		}
 	}
 	switch {
 	case row.SignedAt == nil || row.ReceivedAt == nil:
@@ -121,6 +110,39 @@ func (d *demo) verifyOne(ctx context.Context, judge *checker.Checker, r *result,
 	}
 	r.Lines = append(r.Lines, l)
 	return checker.Fact{Repository: p.Repository, Digest: p.Digest, Evidence: evidence, Parent: p.Parent}, nil
+}
+
+// verifyUnsigned looks at what should not be signed. Cosign must refuse it: that it finds something to accept in the others
+// is worth little if it accepts anything.
+func (d *demo) verifyUnsigned(ctx context.Context, judge *checker.Checker, r *result, l line) error {
+	violations, err := judge.NotSigned(ctx, l.Repository, l.Digest)
+	if err != nil {
+		return err
+	}
+	r.add(violations)
+	l.State, l.Wanted = "signed", "not signed"
+	if l.Checker = len(violations) == 0; l.Checker {
+		l.State = l.Wanted
+	}
+	l.Cosign = true
+	for _, format := range checker.Formats() {
+		if d.cosignVerifies(ctx, l.Repository, l.Digest, format) == nil {
+			r.Violations = append(r.Violations, fmt.Sprintf("cosign verifies what should not be signed, in the format %s: %s@%s", format, l.Repository, l.Digest))
+			l.Cosign = false
+		}
+	}
+	r.Lines = append(r.Lines, l)
+	return nil
+}
+
+// cosignVerifies runs cosign v3, which looks at one format alone: bundles, or legacy signatures if it is told so.
+func (d *demo) cosignVerifies(ctx context.Context, repository, digest string, format checker.Format) error {
+	args := d.cosign.VerifyArgs(d.system.Keys.Public, d.harbor.Host+"/"+repository+"@"+digest)
+	if format == checker.Legacy {
+		args = append(args, harness.LegacyOnly)
+	}
+	_, err := d.cosign.Run(ctx, args...)
+	return err
 }
 
 // verifyRest looks for what nobody expects: digests that Harbor has and nobody pushed, signatures on other things, rows

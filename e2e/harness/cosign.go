@@ -80,6 +80,10 @@ func (t *Tool) VerifyArgs(key string, images ...string) []string {
 	return append([]string{"verify", "--key", key, "--trusted-root", t.root, "--insecure-ignore-tlog"}, images...)
 }
 
+// LegacyOnly makes cosign v3 verify the signatures on the .sig tag where there are bundles too. Version 2 has no such option
+// for images, and looks at bundles alone then.
+const LegacyOnly = "--new-bundle-format=false"
+
 // Verify runs cosign verify.
 func (t *Tool) Verify(ctx context.Context, key string, images ...string) error {
 	_, err := t.Run(ctx, t.VerifyArgs(key, images...)...)

@@ -25,9 +25,11 @@ const (
 	emulatorPassword = "Harbor12345"
 )
 
-// EmulatorOptions are how fast the emulator's webhooks are; see the emulator's flags.
+// EmulatorOptions are how fast the emulator's webhooks are, and which version of Harbor it is, such as v2.11.2; see the
+// emulator's flags. Without a version it is the newest one that it knows.
 type EmulatorOptions struct {
 	RetryScale, DeliveryDelayScale float64
+	Version                        string
 }
 
 // StartEmulator starts the Harbor emulator as a process of its own.
@@ -38,13 +40,14 @@ func StartEmulator(ctx context.Context, p Programs, dir string, o EmulatorOption
 	}
 	address := addresses[0]
 	scale := func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
-	process, err := Launch(ctx, Command{
-		Name: "emulator", Path: p.Emulator, Log: filepath.Join(dir, "emulator.log"),
-		Args: []string{
-			"-listen", address, "-admin-password", emulatorPassword,
-			"-retry-scale", scale(o.RetryScale), "-delivery-delay-scale", scale(o.DeliveryDelayScale),
-		},
-	})
+	args := []string{
+		"-listen", address, "-admin-password", emulatorPassword,
+		"-retry-scale", scale(o.RetryScale), "-delivery-delay-scale", scale(o.DeliveryDelayScale),
+	}
+	if o.Version != "" {
+		args = append(args, "-version", o.Version)
+	}
+	process, err := Launch(ctx, Command{Name: "emulator", Path: p.Emulator, Log: filepath.Join(dir, "emulator.log"), Args: args})
 	if err != nil {
 		return nil, nil, err
 	}

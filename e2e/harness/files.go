@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 )
 
@@ -26,28 +25,6 @@ func Set(c Config, value any, path ...string) {
 		c = below
 	}
 	c[path[len(path)-1]] = value
-}
-
-// Keys is a key pair of the signer, in files.
-type Keys struct {
-	Private, Public, Password string
-}
-
-// GenerateKeys makes a key pair with the signer's own command.
-func GenerateKeys(ctx context.Context, p Programs, dir, name string) (Keys, error) {
-	k := Keys{
-		Private: filepath.Join(dir, name+".key"), Public: filepath.Join(dir, name+".pub"),
-		Password: filepath.Join(dir, name+".password"),
-	}
-	if err := os.WriteFile(k.Password, []byte(rand.Text()+"\n"), 0o600); err != nil {
-		return Keys{}, fmt.Errorf("making a key: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, p.Signer, "generate-key", //nolint:gosec // the program that was just built
-		"--password-file", k.Password, "--output-prefix", filepath.Join(dir, name))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return Keys{}, fmt.Errorf("making a key: %w\n%s", err, out)
-	}
-	return k, nil
 }
 
 // secret writes a new secret into a file that only its owner can read.
@@ -79,8 +56,13 @@ func (s *System) prepare(ctx context.Context) error {
 		return fmt.Errorf("preparing: %w", err)
 	}
 	var err error
-	if s.Keys, err = GenerateKeys(ctx, s.options.Programs, s.options.Dir, "image"); err != nil {
-		return err
+	if s.keys = s.options.Keys; len(s.keys) > 0 {
+		s.Keys = Keys{Public: s.keys[0].Public}
+	} else {
+		if s.Keys, err = GenerateKeys(ctx, s.options.Programs, s.options.Dir, "image"); err != nil {
+			return err
+		}
+		s.keys = []Key{s.Keys.Entry("image")}
 	}
 	webhookFile, webhookSecret, err := s.secret("webhook.secret")
 	if err != nil {
@@ -122,7 +104,7 @@ func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
 		"http":     Config{"listen": s.Receiver.Listen, "allow_plain_http": true},
 		"webhook":  Config{"secret_files": []string{webhookFile}, "own_operators": []string{o.Site.Signer.Name}},
 		"api":      Config{"tokens_file": tokens},
-		"keys":     []Config{{"name": "image", "public_key_file": s.Keys.Public}},
+		"keys":     publicKeys(s.keys),
 		"queue": Config{
 			"ack_wait": o.AckWait.String(),
 			"embedded": Config{
@@ -150,13 +132,19 @@ func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Confi
 			"username": o.Site.Signer.Name, "secret_file": robotFile,
 		},
 		"projects": o.Enabled,
-		"keys":     []Config{{"name": "image", "file": s.Keys.Private, "password_file": s.Keys.Password}},
+		"keys":     signingKeys(s.keys),
 		"sweep":    Config{"interval": o.Sweep.String()},
 		"queue": Config{
 			"urls": []string{"nats://" + s.nats}, "username": "signer", "password_file": natsFile, "ack_wait": o.AckWait.String(),
 		},
 		"egress":   Config{"record_file": s.egress(signer.Name)},
 		"shutdown": Config{"drain": "10s"},
+	}
+	if o.Format != "" {
+		Set(c, o.Format, "sign", "format")
+	}
+	if len(s.keys) > 1 {
+		Set(c, s.keys[0].Name, "sign", "key")
 	}
 	if o.EditSigner != nil {
 		o.EditSigner(c)

@@ -84,6 +84,24 @@ func (h *Harbor) Ping(ctx context.Context) error {
 	return err
 }
 
+// firstWithBundles is the first release of Harbor 2 that takes a sigstore bundle for a signature.
+const firstWithBundles = 15
+
+// Bundles says whether Harbor takes a sigstore bundle for a signature.
+func (h *Harbor) Bundles(ctx context.Context) (bool, error) {
+	var info struct {
+		Version string `json:"harbor_version"`
+	}
+	if _, err := h.call(ctx, http.MethodGet, api+"/systeminfo", http.StatusOK, nil, &info); err != nil {
+		return false, err
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(strings.TrimPrefix(info.Version, "v"), "%d.%d", &major, &minor); err != nil {
+		return false, fmt.Errorf("reading the version %q: %w", info.Version, err)
+	}
+	return major > 2 || major == 2 && minor >= firstWithBundles, nil
+}
+
 // CreateProject makes a private project.
 func (h *Harbor) CreateProject(ctx context.Context, name string) error {
 	body := map[string]any{"project_name": name, "metadata": map[string]string{"public": "false"}}

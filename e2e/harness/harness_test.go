@@ -1,9 +1,15 @@
 package harness_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,4 +203,83 @@ func TestProcess(t *testing.T) {
 			t.Error("it was not killed")
 		}
 	})
+}
+
+func TestBundles(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]bool{
+		"v2.15.2-080b0220": true, "v2.15.0": true, "v2.14.1-d8a8a0a1": false, "v2.8.0": false, "2.16.0": true, "v3.0.0": true, "v1.30.0": false,
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if user, password, _ := r.BasicAuth(); r.URL.Path != "/api/v2.0/systeminfo" || user != "admin" || password != "secret" {
+				http.NotFound(w, r)
+				return
+			}
+			_, _ = fmt.Fprintf(w, `{"auth_mode":"db_auth","harbor_version":%q}`, version)
+		}))
+		h, err := harness.NewHarbor(server.URL, "admin", "secret", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := h.Bundles(t.Context()); err != nil || got != want {
+			t.Errorf("%s takes bundles: got %v, %v, want %v", version, got, err, want)
+		}
+		server.Close()
+	}
+}
+
+func TestVaultIsNeverAlike(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	vault, err := harness.StartVault(t.Context(), dir, "images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := vault.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	token, err := os.ReadFile(filepath.Join(dir, "images.token")) //nolint:gosec // a file of the test
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	sign := func(token string) (int, []byte) {
+		t.Helper()
+		body := strings.NewReader(`{"input":"` + base64.StdEncoding.EncodeToString(make([]byte, 32)) + `","prehashed":true}`)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+vault.Key.Address+"/v1/transit/sign/images/sha2-256", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Vault-Token", token)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close() //nolint:errcheck // everything was read
+		var answer struct{ Data struct{ Signature string } }
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(answer.Data.Signature, "vault:v1:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, raw
+	}
+	if status, _ := sign("wrong"); status != http.StatusForbidden {
+		t.Errorf("with a wrong token the answer is %d, want 403", status)
+	}
+	_, first := sign(strings.TrimSpace(string(token)))
+	_, second := sign(strings.TrimSpace(string(token)))
+	if bytes.Equal(first, second) {
+		t.Error("two signatures are alike")
+	}
+	if got := vault.Alike(second); len(got) != 2 || !bytes.Equal(got[0], first) {
+		t.Errorf("signatures over the same: got %d, want 2, the first one first", len(got))
+	}
+	if got := vault.Alike([]byte("another")); got != nil {
+		t.Errorf("signatures like one of others: got %d, want none", len(got))
+	}
 }

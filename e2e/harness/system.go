@@ -32,6 +32,10 @@ type Options struct {
 	Signers int
 	// AckWait, Sweep: see the keys of the configuration. 0 means 3 s, and a day: no sweep but the first.
 	AckWait, Sweep time.Duration
+	// Format is the signer's sign.format; empty leaves it out: one signature in each format where Harbor takes both.
+	Format string
+	// Keys are keys from elsewhere; none stands for a file that is made. The first one signs.
+	Keys []Key
 	// Queue is the address of a queue elsewhere, which the edited configurations name; empty for the embedded one.
 	Queue string
 	// Proxy is the proxy that all programs are told to use; nil for none.
@@ -56,13 +60,15 @@ type Program struct {
 type System struct {
 	Receiver *Program
 	Signers  []*Program
-	Keys     Keys
+	// Keys are the files of the key that signs; Public alone if Options.Keys are given.
+	Keys Keys
 	// URL is the receiver's origin as this process reaches it; Token opens the report.
 	URL, Token string
 	// WebhookAuth is what Harbor must send as its Authorization header.
 	WebhookAuth string
 
 	options Options
+	keys    []Key
 	nats    string
 	client  *http.Client
 	// report is how the report is asked for; nil means plainly.
@@ -236,9 +242,18 @@ func (s *System) TrustTLS(pool *x509.CertPool) {
 	s.report = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 }
 
-// Checker judges by this system's key, with the developer's credentials.
-func (s *System) Checker() (*checker.Checker, error) {
-	text, err := os.ReadFile(s.Keys.Public)
+// Checker judges by the key and the formats in which this system signs, with the developer's credentials.
+func (s *System) Checker(ctx context.Context) (*checker.Checker, error) {
+	formats, err := s.Formats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.CheckerOf(s.Keys.Public, formats...)
+}
+
+// CheckerOf judges by any public key and any formats, none for all, with the developer's credentials.
+func (s *System) CheckerOf(public string, formats ...checker.Format) (*checker.Checker, error) {
+	text, err := os.ReadFile(public) //nolint:gosec // a key that the caller names
 	if err != nil {
 		return nil, fmt.Errorf("reading the public key: %w", err)
 	}
@@ -248,7 +263,26 @@ func (s *System) Checker() (*checker.Checker, error) {
 	}
 	site := s.options.Site
 	access := checker.Access{URL: site.Harbor.URL, Username: site.Developer.Name, Password: site.Developer.Secret}
-	return checker.New(checker.NewRegistry(access), site.Harbor.Host, key), nil
+	return checker.New(checker.NewRegistry(access), site.Harbor.Host, key, formats...), nil
+}
+
+// Formats gives the formats in which this system signs what no policy of its own speaks of.
+func (s *System) Formats(ctx context.Context) ([]checker.Format, error) {
+	switch s.options.Format {
+	case "", "auto":
+		both, err := s.options.Site.Harbor.Bundles(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !both {
+			return []checker.Format{checker.Legacy}, nil
+		}
+		return checker.Formats(), nil
+	case "both":
+		return checker.Formats(), nil
+	default:
+		return []checker.Format{checker.Format(s.options.Format)}, nil
+	}
 }
 
 // QueueURL is where the embedded queue listens.
@@ -270,6 +304,11 @@ func (s *System) Foreign() ([]string, error) {
 	configured := []string{hostOf(s.options.Site.Harbor.URL), s.nats}
 	if s.options.Queue != "" {
 		configured = append(configured, hostOf(s.options.Queue))
+	}
+	for _, key := range s.keys {
+		if key.Address != "" {
+			configured = append(configured, key.Address)
+		}
 	}
 	var foreign []string
 	for _, p := range s.all() {
