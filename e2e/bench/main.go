@@ -1,24 +1,29 @@
-// Command bench measures the whole system on the Harbor emulator: the real programs, as processes, on one machine with the
-// emulator and the load. The numbers are good for comparing one version with another on the same machine. They are not those
-// of a real Harbor, whose write path is the bottleneck there.
+// Command bench measures what signing costs and prints tables. It has three parts:
 //
-// It measures twice. "Backlog": everything is pushed and queued before the signer starts, so that the signer is what
-// limits. "Live": pushes are made at once by as many developers as the signer has slots, and each webhook is answered as it
-// comes.
+//   - signing: the engine against the cosign program, cosign's library and a bare net/http loop (package compare), with the
+//     targets that it has to meet. With HARBOR_URL and friends, as for `make e2e`, this part alone is measured there.
+//   - footprint: how large the programs are, how long they take to start, and what each key provider adds.
+//   - system: the real programs with the Harbor emulator.
+//
+// All share one machine with what they talk to. The numbers are good for comparing, on the same machine and in the same run;
+// they are not those of a real Harbor, whose write path is the bottleneck there. The command fails if a target is missed.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
-	"text/tabwriter"
 
+	"github.com/harborseal/harborseal/e2e/bench/compare"
+	"github.com/harborseal/harborseal/e2e/bench/footprint"
 	"github.com/harborseal/harborseal/e2e/harness"
 )
 
@@ -34,119 +39,136 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+const (
+	partSigning   = "signing"
+	partFootprint = "footprint"
+	partSystem    = "system"
+)
+
+// options are the flags.
+type options struct {
+	output, parts, profiles      string
+	quick                        bool
+	count                        float64
+	backlog, live, slotsOfSystem int
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	backlog := flags.Int("backlog", 1000, "images that wait when the signer starts")
-	live := flags.Int("live", 480, "images that are pushed while the signer works")
-	slots := flags.Int("in-flight", 32, "requests in work at once, and developers who push")
+	flags.StringVar(&o.output, "o", "table", "form of the result: table or json")
+	flags.StringVar(&o.parts, "parts", strings.Join([]string{partSigning, partFootprint, partSystem}, ","), "parts to measure")
+	flags.BoolVar(&o.quick, "quick", false, "see that everything works: few signatures, no judgement of times, signing alone")
+	flags.Float64Var(&o.count, "count", 1, "factor on the signatures of each round of signing")
+	flags.StringVar(&o.profiles, "profiles", "", "folder for CPU profiles of the contenders")
+	flags.IntVar(&o.backlog, "backlog", 1000, "system: images that wait when the signer starts")
+	flags.IntVar(&o.live, "live", 480, "system: images that are pushed while the signer works")
+	flags.IntVar(&o.slotsOfSystem, "in-flight", 32, "system: requests in work at once, and developers who push")
 	if err := flags.Parse(args); err != nil {
-		return fmt.Errorf("parsing flags: %w", err)
+		return o, fmt.Errorf("parsing flags: %w", err)
+	}
+	switch {
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("parsing flags: unexpected argument %q", flags.Arg(0))
+	case o.output != "table" && o.output != "json":
+		return o, fmt.Errorf("parsing flags: -o %q: want table or json", o.output)
+	case o.count <= 0:
+		return o, errors.New("parsing flags: -count must be positive")
+	}
+	if o.quick {
+		o.parts = partSigning
+	}
+	for part := range strings.SplitSeq(o.parts, ",") {
+		if !slices.Contains([]string{partSigning, partFootprint, partSystem}, part) {
+			return o, fmt.Errorf("parsing flags: -parts: there is no part %q", part)
+		}
+	}
+	return o, nil
+}
+
+// result is all that was measured.
+type result struct {
+	// Harbor is the address of a real one.
+	Harbor    string          `json:"harbor,omitempty"`
+	Signing   *compare.Table  `json:"signing,omitempty"`
+	Footprint []footprint.Row `json:"footprint,omitempty"`
+	System    *systemResult   `json:"system,omitempty"`
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	o, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	harbor, err := harness.RealHarbor()
+	if err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "harborseal-bench-")
 	if err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
-	b := &bench{dir: dir, slots: *slots, progress: stderr}
-	defer func() { err = errors.Join(err, b.stop(), os.RemoveAll(dir)) }()
-	if err := b.start(ctx); err != nil {
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	plan := compare.Full(o.count)
+	var r result
+	switch {
+	case o.quick:
+		plan = compare.Quick()
+	case harbor != nil:
+		plan = compare.Real(o.count)
+	}
+	parts := strings.Split(o.parts, ",")
+	if harbor != nil {
+		r.Harbor, parts = harbor.URL, []string{partSigning}
+	}
+	for _, part := range parts {
+		switch part {
+		case partSigning:
+			r.Signing, err = compare.Run(ctx, compare.Options{
+				Dir: dir, Harbor: harbor, Plan: plan, Cosign: true, ProfileDir: o.profiles, Progress: stderr,
+			})
+		case partFootprint:
+			r.Footprint, err = footprint.Measure(ctx, dir, stderr)
+		case partSystem:
+			r.System, err = measureSystem(ctx, o.slotsOfSystem, o.backlog, o.live, stderr)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	if err := r.write(stdout, o.output); err != nil {
 		return err
 	}
-	queued, err := b.backlog(ctx, *backlog)
-	if err != nil {
-		return err
+	if r.Signing != nil && r.Signing.Missed() {
+		return errors.New("a target was missed")
 	}
-	pushed, err := b.live(ctx, *live)
-	if err != nil {
-		return err
-	}
-	return print(stdout, *slots, queued, pushed)
+	return nil
 }
 
-// bench is a running system with one signer.
-type bench struct {
-	dir       string
-	slots     int
-	progress  io.Writer
-	emulator  *harness.Process
-	harbor    *harness.Harbor
-	system    *harness.System
-	developer *harness.Developer
-	webhook   *harness.Webhook
-	images    int
-}
-
-func (b *bench) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(b.progress, format+"\n", args...) // Nobody can be told.
-}
-
-func (b *bench) start(ctx context.Context) error {
-	b.say("building the programs, starting the system")
-	programs, err := harness.Build(ctx, b.dir)
-	if err != nil {
-		return err
+func (r *result) write(out io.Writer, form string) error {
+	if form == "json" {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(r); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+		return nil
 	}
-	speed := harness.EmulatorOptions{RetryScale: 1, DeliveryDelayScale: 1}
-	if b.harbor, b.emulator, err = harness.StartEmulator(ctx, programs, b.dir, speed); err != nil {
-		return err
+	if r.Harbor != "" {
+		_, _ = fmt.Fprintf(out, "Harbor at %s\n", r.Harbor) // the next write tells
 	}
-	site, err := harness.NewSite(ctx, b.harbor, project)
-	if err != nil {
-		return err
-	}
-	b.developer = b.harbor.NewDeveloper(site.Developer)
-	b.system, err = harness.NewSystem(ctx, harness.Options{
-		Programs: programs, Dir: filepath.Join(b.dir, "system"), Site: site, Enabled: []string{project},
-		EditSigner: func(c harness.Config) {
-			harness.Set(c, b.slots, "sign", "concurrency")
-			harness.Set(c, "info", "log", "level")
-		},
-		EditReceiver: func(c harness.Config) { harness.Set(c, "info", "log", "level") },
-	})
-	if err != nil {
-		return err
-	}
-	if err := b.system.Start(ctx); err != nil {
-		return err
-	}
-	b.webhook, err = b.system.AddWebhook(ctx, project, "Default")
-	return err
-}
-
-func (b *bench) stop() error {
 	var errs []error
-	if b.system != nil {
-		errs = append(errs, b.system.Stop())
+	if r.Signing != nil {
+		errs = append(errs, r.Signing.Print(out))
 	}
-	if b.emulator != nil {
-		errs = append(errs, b.emulator.Stop())
+	if r.Footprint != nil {
+		_, _ = fmt.Fprintln(out)
+		errs = append(errs, footprint.Print(out, r.Footprint))
+	}
+	if r.System != nil {
+		_, _ = fmt.Fprintln(out)
+		errs = append(errs, r.System.print(out))
 	}
 	return errors.Join(errs...)
-}
-
-func print(out io.Writer, slots int, queued, pushed *measure) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintf(w, "%d in flight, 1 signer, 1 receiver\tbacklog\tlive\t\n", slots)
-	for _, line := range []struct {
-		name string
-		of   func(m *measure) string
-	}{
-		{"signatures", func(m *measure) string { return fmt.Sprint(m.signatures) }},
-		{"signatures a second", func(m *measure) string { return fmt.Sprintf("%.0f", m.rate()) }},
-		{"webhook to verified, p50", func(m *measure) string { return m.percentile(50) }},
-		{"webhook to verified, p99", func(m *measure) string { return m.percentile(99) }},
-		{"requests of the signer, a signature", func(m *measure) string { return m.requestsEach() }},
-		{"CPU of the signer, ms a signature", func(m *measure) string { return m.cpuEach(m.signer) }},
-		{"CPU of the receiver, ms a signature", func(m *measure) string { return m.cpuEach(m.receiver) }},
-		{"RSS of the signer, MiB", func(m *measure) string { return fmt.Sprintf("%.0f", mebibytes(m.signer.RSS)) }},
-		{"RSS of the receiver, MiB", func(m *measure) string { return fmt.Sprintf("%.0f", mebibytes(m.receiver.RSS)) }},
-	} {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t\n", line.name, line.of(queued), line.of(pushed))
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("writing the table: %w", err)
-	}
-	_, err := fmt.Fprintf(out, "Requests a signature: %s.\nEmulator, load and programs share this machine; the live part's requests are "+
-		"the developers' too, and not shown.\n", queued.kinds())
-	return err
 }

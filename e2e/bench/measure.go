@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -53,12 +54,23 @@ func (s snapshot) since(before snapshot) *measure {
 
 func (m *measure) rate() float64 { return float64(m.signatures) / m.took.Seconds() }
 
-func (m *measure) percentile(percent int) string {
+// percentile of the latencies; 0 if there are none.
+func (m *measure) percentile(percent int) time.Duration {
 	if len(m.latencies) == 0 {
-		return "-"
+		return 0
 	}
 	sorted := slices.Sorted(slices.Values(m.latencies))
-	return sorted[(len(sorted)*percent+99)/100-1].Round(time.Millisecond / 10).String()
+	return sorted[(len(sorted)*percent+99)/100-1]
+}
+
+// MarshalJSON writes what the table says. What was not measured is 0.
+func (m *measure) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]any{
+		"signatures": m.signatures, "rate": m.rate(), "latency_p50_ns": m.percentile(50), "latency_p99_ns": m.percentile(99),
+		"requests": m.requests, "requested_signatures": m.requested,
+		"signer_cpu_ms": m.cpuEach(m.signer), "receiver_cpu_ms": m.cpuEach(m.receiver),
+		"signer_rss_bytes": m.signer.RSS, "receiver_rss_bytes": m.receiver.RSS,
+	})
 }
 
 func (m *measure) requestsEach() string {
@@ -83,8 +95,9 @@ func (m *measure) kinds() string {
 	return strings.Join(kinds, ", ")
 }
 
-func (m *measure) cpuEach(u harness.Usage) string {
-	return fmt.Sprintf("%.2f", float64(u.CPU.Microseconds())/1000/float64(m.signatures))
+// cpuEach is in milliseconds.
+func (m *measure) cpuEach(u harness.Usage) float64 {
+	return float64(u.CPU.Microseconds()) / 1000 / float64(m.signatures)
 }
 
 func mebibytes(n int64) float64 { return float64(n) / (1 << 20) }
@@ -116,9 +129,11 @@ func (b *bench) backlog(ctx context.Context, n int) (*measure, error) {
 	if err != nil {
 		return nil, err
 	}
+	started := time.Now()
 	if err := b.system.StartProgram(ctx, signer); err != nil {
 		return nil, err
 	}
+	b.ready = time.Since(started)
 	first, err := b.await(ctx, 1)
 	if err != nil {
 		return nil, err

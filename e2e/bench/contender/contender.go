@@ -14,9 +14,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
-	"runtime/pprof"
+	"runtime/debug"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,7 +32,9 @@ type Setup struct {
 	KeyFile, PasswordFile string
 	// Format is legacy, bundle or both. Contenders other than the engine know legacy alone.
 	Format string
-	// CPUProfile is written for the whole life of the process if it is not empty.
+	// Watch lets the engine look again at the tags that it wrote, as it does beside its work.
+	Watch bool
+	// CPUProfile is written for the whole life of the process if it is not empty, and a profile of allocations beside it.
 	CPUProfile string
 }
 
@@ -40,7 +42,7 @@ type Setup struct {
 func (s Setup) Args() []string {
 	return []string{
 		"-url", s.URL, "-host", s.Host, "-username", s.Username, "-secret-file", s.SecretFile, "-key-file", s.KeyFile,
-		"-password-file", s.PasswordFile, "-format", s.Format, "-cpu-profile", s.CPUProfile,
+		"-password-file", s.PasswordFile, "-format", s.Format, "-watch=" + strconv.FormatBool(s.Watch), "-cpu-profile", s.CPUProfile,
 	}
 }
 
@@ -55,6 +57,7 @@ func parse(args []string, stderr io.Writer) (Setup, error) {
 	flags.StringVar(&s.KeyFile, "key-file", "", "file with the signing key")
 	flags.StringVar(&s.PasswordFile, "password-file", "", "file with the key's password")
 	flags.StringVar(&s.Format, "format", "legacy", "legacy, bundle or both")
+	flags.BoolVar(&s.Watch, "watch", false, "look again at the tags that were written")
 	flags.StringVar(&s.CPUProfile, "cpu-profile", "", "file for a CPU profile")
 	if err := flags.Parse(args); err != nil {
 		return Setup{}, fmt.Errorf("parsing flags: %w", err)
@@ -73,7 +76,7 @@ type Order struct {
 }
 
 // Result is what an order has taken. CPU and allocations are those of the process during the order; PeakRSS, in bytes, is
-// that of the process's life so far.
+// the peak since the first order: what decrypting the key took, once, is left out.
 type Result struct {
 	Signatures     int           `json:"signatures"`
 	Took           time.Duration `json:"took_ns"`
@@ -97,17 +100,15 @@ func Run(ctx context.Context, args []string, in io.Reader, out, stderr io.Writer
 		return err
 	}
 	if setup.CPUProfile != "" {
-		file, err := os.Create(setup.CPUProfile)
+		stop, err := profile(setup.CPUProfile)
 		if err != nil {
-			return fmt.Errorf("profiling: %w", err)
+			return err
 		}
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return fmt.Errorf("profiling: %w", err)
-		}
-		defer func() {
-			pprof.StopCPUProfile()
-			err = errors.Join(err, file.Close())
-		}()
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	debug.FreeOSMemory()
+	if err := resetPeakRSS(); err != nil {
+		return err
 	}
 	orders, results := json.NewDecoder(in), json.NewEncoder(out)
 	for {
@@ -133,7 +134,7 @@ func fill(ctx context.Context, o Order, sign Sign) (Result, error) {
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	cpu, err := cpuTime()
+	cpu, err := CPUTime()
 	if err != nil {
 		return Result{}, err
 	}
@@ -165,12 +166,12 @@ func fill(ctx context.Context, o Order, sign Sign) (Result, error) {
 		return Result{}, err
 	}
 	r := Result{Signatures: len(o.Digests), Took: time.Since(started)}
-	used, err := cpuTime()
+	used, err := CPUTime()
 	if err != nil {
 		return Result{}, err
 	}
 	runtime.ReadMemStats(&after)
 	r.CPU, r.Allocations, r.AllocatedBytes = used-cpu, after.Mallocs-before.Mallocs, after.TotalAlloc-before.TotalAlloc
-	r.PeakRSS, err = PeakRSS(os.Getpid())
+	r.PeakRSS, err = peakRSS()
 	return r, err
 }

@@ -2,6 +2,7 @@ package contender
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-// cpuTime is what this process has used so far, in user and kernel mode.
-func cpuTime() (time.Duration, error) {
+// CPUTime is what this process has used so far, in user and kernel mode.
+func CPUTime() (time.Duration, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0, fmt.Errorf("reading the CPU time: %w", err)
@@ -18,9 +19,19 @@ func cpuTime() (time.Duration, error) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// PeakRSS is the largest resident set that a running process has had, in bytes.
-func PeakRSS(pid int) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// resetPeakRSS lets the peak begin with what is resident now.
+//
+// SPEC: proc(5), /proc/pid/clear_refs: 5 resets the peak.
+func resetPeakRSS() error {
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		return fmt.Errorf("resetting the peak of the resident set: %w", err)
+	}
+	return nil
+}
+
+// peakRSS is the largest resident set that this process has had since the reset, in bytes.
+func peakRSS() (int64, error) {
+	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0, fmt.Errorf("reading the resident set: %w", err)
 	}
@@ -35,5 +46,5 @@ func PeakRSS(pid int) (int64, error) {
 		}
 		return kibibytes << 10, nil
 	}
-	return 0, fmt.Errorf("the status of process %d names no VmHWM", pid)
+	return 0, errors.New("reading the resident set: the status names no VmHWM")
 }

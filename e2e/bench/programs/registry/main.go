@@ -1,6 +1,7 @@
 // Command registry serves package memory on the loopback interface as a process of its own, so that its CPU is nobody
 // else's. It prints one line of JSON, {"url":"http://127.0.0.1:port"}, when it listens. GET /_bench/requests gives the
-// counted requests by kind, and DELETE /_bench/content forgets all content. The end of its standard input or a signal ends it.
+// counted requests by kind, GET /_bench/cpu the CPU time that it has used, in nanoseconds, and DELETE /_bench/content forgets
+// all content. The end of its standard input or a signal ends it.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/harborseal/harborseal/e2e/bench/contender"
 	"github.com/harborseal/harborseal/e2e/bench/memory"
 )
 
@@ -49,6 +51,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_bench/requests", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(registry.Requests()) // the driver has gone
+	})
+	mux.HandleFunc("GET /_bench/cpu", func(w http.ResponseWriter, _ *http.Request) {
+		used, err := contender.CPUTime()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(used) // the driver has gone
 	})
 	mux.HandleFunc("DELETE /_bench/content", func(w http.ResponseWriter, _ *http.Request) {
 		registry.Reset()
