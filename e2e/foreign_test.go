@@ -165,3 +165,34 @@ func (w *world) bundle(t *testing.T, p harness.Pushed, wanted func(v1.Descriptor
 	t.Fatalf("%s has no such bundle", p.Digest)
 	return nil
 }
+
+// A signature of a developer's own, under the .sig tag, is kept in every format; a bundle of ours hides it from cosign.
+func TestSignatureOfADeveloper(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, env.harbor, 3, inEachFormat)
+	keys := otherKeys(t)
+	for i, format := range formats() {
+		img, err := harness.NewImage(false)
+		p := s.pushTo(t, s.projects[i]+"/app", "v1", img, err)
+		s.awaitSigned(t, p)
+		sign := []string{"sign", "--yes", "--key", keys.Private, "--tlog-upload=false", s.image(p)}
+		if err := withKey(t, s.client(t, harness.EnvCosignV2), keys, sign...); err != nil {
+			t.Fatal(err)
+		}
+		// docs/verify.md: "Signatures of your own".
+		for _, variable := range []string{harness.EnvCosignV2, harness.EnvCosignV3} {
+			cosign := s.client(t, variable)
+			err := cosign.Verify(t.Context(), keys.Public, s.image(p))
+			if want := format == "legacy"; (err == nil) != want {
+				t.Errorf("format %s: %s with the developer's key says %v, want success: %v", format, variable, err, want)
+			}
+			if err := cosign.Verify(t.Context(), s.Keys.Public, s.image(p)); err != nil {
+				t.Errorf("format %s: %s with our key: %v", format, variable, err)
+			}
+		}
+		v3 := s.client(t, harness.EnvCosignV3)
+		if _, err := v3.Run(t.Context(), append(v3.VerifyArgs(keys.Public, s.image(p)), harness.LegacyOnly)...); err != nil {
+			t.Errorf("format %s: the developer's signature is gone: %v", format, err)
+		}
+	}
+}

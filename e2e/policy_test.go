@@ -93,7 +93,8 @@ func TestMissingRight(t *testing.T) {
 // What can never work is given up, and the report says why: here, somebody has put an index on the .sig tag. The
 // other images of the project do not suffer from it.
 func TestDeadLetter(t *testing.T) {
-	w := prepareWorld(t)
+	// In the format both, the bundle would be made all the same.
+	w := prepareWorld(t, func(o *harness.Options) { o.Format = "legacy" })
 	ctx := t.Context()
 	img, err := harness.NewImage(false)
 	if err != nil {

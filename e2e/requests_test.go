@@ -79,7 +79,8 @@ func TestRequestsOfASignature(t *testing.T) {
 		// comes last: its second look is unlike the others.
 		{
 			"legacy beside another signature", "legacy", "app", func(p harness.Pushed) { s.signLegacy(t, keys, p) },
-			[]counted{legacy, look, {"GET manifest": 2}},
+			// Whether a rule locks a tag that others wrote is asked once for the project, and known for 5 minutes.
+			[]counted{legacy, look, {"GET manifest": 2, "GET api": 1}},
 			counted{"GET referrers": 1, "GET manifest": 1},
 		},
 	} {

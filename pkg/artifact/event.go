@@ -62,8 +62,11 @@ type Event struct {
 	Reason string `json:"reason,omitempty"`
 	// Detail is for people: what exactly happened, and what to do. It holds nothing secret.
 	Detail string `json:"detail,omitempty"`
-	// Unsigned says that the attempt looked for a signature and found none that counts.
-	Unsigned bool `json:"unsigned,omitempty"`
+	// Unsigned says that the attempt looked for a signature and found none that counts. AsOf is a sequence that the ledger
+	// had reached before that look: signed events behind it may tell of a signature that came later than the look. It is 0
+	// in events of older programs.
+	Unsigned bool   `json:"unsigned,omitempty"`
+	AsOf     uint64 `json:"as_of,omitempty"`
 
 	// Of signed events. Signatures are those that were verified, one for each format that the policy asks for; Format,
 	// KeyID and SignatureDigest repeat the first of them.

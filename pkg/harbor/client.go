@@ -1,9 +1,9 @@
 // Package harbor is the adapter for Harbor's REST API: which projects there are, which manifests and immutability rules a
 // project holds, and which version Harbor is.
 //
-// Each method makes one attempt and returns a fault. Credentials go to the configured origin alone: a redirect elsewhere
-// is a permanent fault. No error holds the secret, nor a control character, not even where Harbor echoes them. What a
-// listing leaves out, and how, is Harbor's: see [Client.Population].
+// Each method makes one attempt and returns a fault; [Client.Bundles] and [Client.LockedBy] remember answers. Credentials
+// go to the configured origin alone: a redirect elsewhere is a permanent fault. No error holds the secret, nor a control
+// character, not even where Harbor echoes them. What a listing leaves out, and how, is Harbor's: see [Client.Population].
 package harbor
 
 import (
@@ -68,7 +68,8 @@ type Client struct {
 	redactor *redact.Redactor
 	timeout  time.Duration
 	pageSize int64
-	version  versionBox
+	version  memory[string]
+	locks    lockMemory
 }
 
 // New validates the configuration and reads the secret; it connects to nothing.

@@ -354,10 +354,10 @@ func TestUserAgent(t *testing.T) {
 func operations(t *testing.T, c *harbor.Client) map[string]func() error {
 	t.Helper()
 	return map[string]func() error{
-		"Projects":       func() error { _, err := c.Projects(t.Context()); return err },
-		"ProjectExists":  func() error { _, err := c.ProjectExists(t.Context(), "demo"); return err },
-		"ImmutableRules": func() error { _, err := c.ImmutableRules(t.Context(), "demo"); return err },
-		"Bundles":        func() error { _, _, err := c.Bundles(t.Context()); return err },
+		"Projects":      func() error { _, err := c.Projects(t.Context()); return err },
+		"ProjectExists": func() error { _, err := c.ProjectExists(t.Context(), "demo"); return err },
+		"LockedBy":      func() error { _, err := c.LockedBy(t.Context(), "demo/app", "v1"); return err },
+		"Bundles":       func() error { _, _, err := c.Bundles(t.Context()); return err },
 		"Population": func() error {
 			return c.Population(t.Context(), "demo", func(context.Context, []artifact.Listed) error { return nil })
 		},

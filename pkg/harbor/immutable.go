@@ -2,20 +2,60 @@ package harbor
 
 import (
 	"context"
-	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/immutable"
-	"github.com/goharbor/go-client/pkg/sdk/v2.0/models"
+
+	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// ImmutableRules gives the enabled immutability rules of a project in Harbor's order, each in one line for people: "rule 1:
-// tags matching ** in repositories matching **". The robot account needs immutable-tag:list: the fault is Denied without
-// it.
-func (c *Client) ImmutableRules(ctx context.Context, name string) ([]string, error) {
-	var rules []string
+const (
+	// rulesAge is how long the rules of a project are used, and deniedAge how long it is believed that the account may not
+	// list them.
+	rulesAge  = 5 * time.Minute
+	deniedAge = time.Minute
+	// maxProjects is for how many projects rules are remembered, and maxRules how many of one project: Harbor's own pages let
+	// people make 15.
+	maxProjects = 1000
+	maxRules    = 100
+)
+
+// LockedBy gives the enabled immutability rule that keeps a tag of a repository ("project/team/app") where it is, in one
+// line for people: "rule 1: tags matching ** in repositories matching **". It is empty if none does. Harbor lets a tag that
+// is not there yet be pushed once, whatever the rules say: LockedBy does not ask whether it is there.
+//
+// Rules that Harbor itself cannot match, those that would take very long to match, and those of a project beyond the first
+// 100 lock nothing here.
+//
+// The rules of a project are remembered for 5 minutes, those of the 1,000 projects that were asked for last; however many ask
+// at the same time, one listing runs. While Harbor does not answer, the last known rules are used; the fault is returned if
+// there are none. It is Denied if the account lacks immutable-tag:list on the project, which is remembered for a minute.
+func (c *Client) LockedBy(ctx context.Context, repository, tag string) (rule string, err error) {
+	project, name, ok := strings.Cut(repository, "/")
+	if !ok || project == "" || name == "" || tag == "" {
+		return "", fault.Newf(fault.Permanent, fault.Malformed, "looking for an immutability rule: want a project/repository and a tag")
+	}
+	known, err := c.locks.of(project).get(ctx, func(ctx context.Context) (projectLocks, time.Duration, error) {
+		locks, err := c.listLocks(ctx, project)
+		if err != nil && fault.Of(err).Reason == fault.Denied {
+			// That is an answer, too: a robot without the right shall not ask for each digest.
+			return projectLocks{denied: err}, deniedAge, nil
+		}
+		return projectLocks{locks: locks}, rulesAge, err
+	})
+	if err != nil {
+		return "", err
+	}
+	return known.by(name, tag), known.denied
+}
+
+// listLocks gives the enabled rules of a project in Harbor's order.
+func (c *Client) listLocks(ctx context.Context, project string) ([]lock, error) {
+	var locks []lock
 	err := c.eachPage(ctx, func(ctx context.Context, page int64) (int, int64, error) {
-		params := immutable.NewListImmuRulesParams().WithTimeout(c.timeout).WithProjectNameOrID(name).WithXIsResourceName(isName()).
+		params := immutable.NewListImmuRulesParams().WithTimeout(c.timeout).WithProjectNameOrID(project).WithXIsResourceName(isName()).
 			WithPage(&page).WithPageSize(&c.pageSize)
 		answer, err := c.api.Immutable.ListImmuRules(ctx, params)
 		if err != nil {
@@ -25,39 +65,73 @@ func (c *Client) ImmutableRules(ctx context.Context, name string) ([]string, err
 			return 0, 0, c.wrap("listing the immutability rules", err)
 		}
 		for _, rule := range answer.Payload {
-			if !rule.Disabled {
-				rules = append(rules, c.redactor.Text(ruleText(rule), maxText))
+			if l, ok := newLock(rule, c.redactor); ok && len(locks) < maxRules {
+				locks = append(locks, l)
 			}
 		}
 		return len(answer.Payload), answer.XTotalCount, nil
 	})
-	return rules, err
+	return locks, err
 }
 
-// ruleText puts a rule into words. All of its selectors must match.
-//
-// SPEC: recorded rules of Harbor 2.15: decorations are "matches" and "excludes" for tags, "repoMatches" and "repoExcludes"
-// for repositories; patterns are those of doublestar.
-func ruleText(rule *models.ImmutableRule) string {
-	var tags, repositories []string
-	for _, selector := range rule.TagSelectors {
-		if selector != nil {
-			tags = append(tags, selectorText(*selector))
+// projectLocks is what Harbor answered about the rules of a project. It is never changed.
+type projectLocks struct {
+	locks  []lock
+	denied error // instead of locks
+}
+
+// by gives the text of the first rule that locks a tag of a repository, which is named without its project.
+func (p projectLocks) by(repository, tag string) string {
+	left := effort(maxEffort)
+	for _, l := range p.locks {
+		if l.repositories.selects(repository, &left) && l.tags.selects(tag, &left) {
+			return l.text
 		}
 	}
-	for _, selector := range rule.ScopeSelectors["repository"] {
-		repositories = append(repositories, selectorText(selector))
-	}
-	return fmt.Sprintf("rule %d: tags%s in repositories%s", rule.ID, strings.Join(tags, " and"), strings.Join(repositories, " and"))
+	return ""
 }
 
-func selectorText(selector models.ImmutableSelector) string {
-	words := selector.Decoration
-	switch words {
-	case "matches", "repoMatches":
-		words = "matching"
-	case "excludes", "repoExcludes":
-		words = "not matching"
+// lockMemory remembers the rules of the projects that were asked for last. The zero value knows none.
+type lockMemory struct {
+	mu       sync.Mutex
+	projects map[string]*rememberedProject // guarded by mu
+	calls    uint64                        // guarded by mu
+}
+
+type rememberedProject struct {
+	memory[projectLocks]
+
+	lastCall uint64 // guarded by lockMemory.mu
+}
+
+// of gives the memory of a project. Whoever still asks in one that is forgotten gets the answer all the same.
+func (m *lockMemory) of(project string) *memory[projectLocks] {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls++
+	p := m.projects[project]
+	if p == nil {
+		if m.projects == nil {
+			m.projects = make(map[string]*rememberedProject)
+		}
+		if len(m.projects) >= maxProjects {
+			m.forgetOne()
+		}
+		p = new(rememberedProject)
+		m.projects[project] = p
 	}
-	return " " + words + " " + selector.Pattern
+	p.lastCall = m.calls
+	return &p.memory
+}
+
+// forgetOne forgets the project that was not asked for for the longest time. It looks at all of them, which takes less than
+// the request that follows. The caller holds mu.
+func (m *lockMemory) forgetOne() {
+	oldest, at := "", m.calls
+	for name, p := range m.projects {
+		if p.lastCall < at {
+			oldest, at = name, p.lastCall
+		}
+	}
+	delete(m.projects, oldest)
 }

@@ -2,10 +2,8 @@ package harbor
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/systeminfo"
@@ -14,10 +12,8 @@ import (
 )
 
 const (
-	// versionAge is how long an answer about Harbor's version is used, and versionPause how long the last known one is used
-	// before Harbor is asked again after it failed to answer.
-	versionAge   = 5 * time.Minute
-	versionPause = 30 * time.Second
+	// versionAge is how long an answer about Harbor's version is used.
+	versionAge = 5 * time.Minute
 	// maxVersion is how much of a version is kept, in bytes.
 	maxVersion = 64
 )
@@ -30,7 +26,10 @@ const (
 // answer, the last known answer is given; the fault is returned if there is none. It is transient and Unauthorized if
 // Harbor does not accept the account, because it tells its version to nobody else.
 func (c *Client) Bundles(ctx context.Context) (can bool, version string, err error) {
-	version, err = c.version.get(ctx, c.askVersion)
+	version, err = c.version.get(ctx, func(ctx context.Context) (string, time.Duration, error) {
+		version, err := c.askVersion(ctx)
+		return version, versionAge, err
+	})
 	if err != nil {
 		return false, "", err
 	}
@@ -73,67 +72,4 @@ func takesBundles(version string) bool {
 		}
 	}
 	return read[0] > 2 || read[0] == 2 && read[1] >= 15
-}
-
-// versionBox remembers Harbor's version. The zero value knows none.
-type versionBox struct {
-	mu      sync.Mutex
-	known   string    // guarded by mu; empty for none
-	renewAt time.Time // guarded by mu
-	asking  *question // guarded by mu; nil while nobody asks
-}
-
-// question is one request that several wait for. It is written by the goroutine that asks, before it closes answered, and
-// only read after that.
-type question struct {
-	answered chan struct{}
-	version  string
-	err      error
-	// abandoned says that the asking goroutine's own context ended: that is no answer for those who waited with it.
-	abandoned bool
-}
-
-// get gives the version. A request runs in the caller's context and goroutine; nothing of it outlives the call.
-func (b *versionBox) get(ctx context.Context, ask func(context.Context) (string, error)) (string, error) {
-	for {
-		b.mu.Lock()
-		if b.known != "" && time.Now().Before(b.renewAt) {
-			defer b.mu.Unlock()
-			return b.known, nil
-		}
-		q := b.asking
-		if q == nil {
-			q = &question{answered: make(chan struct{})}
-			b.asking = q
-			b.mu.Unlock()
-			b.answer(ctx, q, ask)
-			return q.version, q.err
-		}
-		b.mu.Unlock()
-		select {
-		case <-q.answered:
-		case <-ctx.Done():
-			return "", fmt.Errorf("waiting for the version: %w", ctx.Err())
-		}
-		if !q.abandoned {
-			return q.version, q.err
-		}
-	}
-}
-
-func (b *versionBox) answer(ctx context.Context, q *question, ask func(context.Context) (string, error)) {
-	defer close(q.answered)
-	q.version, q.err = ask(ctx)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.asking = nil
-	switch {
-	case q.err == nil:
-		b.known, b.renewAt = q.version, time.Now().Add(versionAge)
-	case ctx.Err() != nil:
-		q.abandoned = true
-	case b.known != "":
-		q.version, q.err = b.known, nil
-		b.renewAt = time.Now().Add(versionPause)
-	}
 }

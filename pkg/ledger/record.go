@@ -73,7 +73,7 @@ type Record struct {
 	Signatures    []artifact.Evidence
 	Note          string
 
-	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq that of a failed attempt which found that no
+	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq the highest as of which a failed attempt found that no
 	// signature counts.
 	GoneSeq     uint64
 	UnsignedSeq uint64
@@ -159,7 +159,7 @@ func (r *Record) Apply(entry artifact.Entry) {
 		higher(&r.GoneSeq, seq)
 	case artifact.Failed, artifact.Dead:
 		if e.Unsigned {
-			higher(&r.UnsignedSeq, seq)
+			higher(&r.UnsignedSeq, asOf(seq, e))
 		}
 	default:
 	}
@@ -235,6 +235,15 @@ func stateOf(kind artifact.Kind) (State, bool) {
 	default:
 		return "", false
 	}
+}
+
+// asOf is the sequence up to which an event that found no signature undoes those that were signed. An attempt may be recorded
+// as failed after another one has signed: what was signed since it looked stays.
+func asOf(seq uint64, e artifact.Event) uint64 {
+	if e.AsOf == 0 {
+		return seq
+	}
+	return min(seq, e.AsOf)
 }
 
 // lower sets *register to seq if that is lower, or the register is unset.

@@ -72,18 +72,60 @@ func TestState(t *testing.T) {
 	}
 }
 
+// TestAsOf: an attempt that found no signature undoes those that were recorded before it looked, in whatever order the events
+// are read.
+func TestAsOf(t *testing.T) {
+	none := func(kind artifact.Kind, asOf uint64) artifact.Event { return artifact.Event{Kind: kind, Unsigned: true, AsOf: asOf} }
+	signed, received := artifact.Event{Kind: artifact.Signed}, artifact.Event{Kind: artifact.Received}
+	tests := []struct {
+		name   string
+		events []artifact.Event
+		want   ledger.State
+	}{
+		{"looked before it was signed", []artifact.Event{received, signed, none(artifact.Failed, 1)}, ledger.Signed},
+		{"gave up, but looked before it was signed", []artifact.Event{received, signed, none(artifact.Dead, 1)}, ledger.Signed},
+		{"looked when it was signed", []artifact.Event{received, signed, none(artifact.Failed, 2)}, ledger.Failed},
+		{"looked after something else", []artifact.Event{signed, received, none(artifact.Dead, 2)}, ledger.Dead},
+		{"of an older program", []artifact.Event{received, signed, none(artifact.Failed, 0)}, ledger.Failed},
+		{"claims to have seen the future", []artifact.Event{none(artifact.Failed, 9), signed}, ledger.Signed},
+		{"the last signature counts", []artifact.Event{signed, signed, none(artifact.Failed, 1)}, ledger.Signed},
+		{"the highest look counts", []artifact.Event{received, signed, none(artifact.Failed, 2), none(artifact.Failed, 1)}, ledger.Failed},
+		{"signed again", []artifact.Event{signed, none(artifact.Failed, 1), signed}, ledger.Signed},
+		{"says nothing about signatures", []artifact.Event{signed, {Kind: artifact.Failed, AsOf: 1}}, ledger.Signed},
+		{"gone, whatever was looked for", []artifact.Event{signed, {Kind: artifact.Vanished}, none(artifact.Failed, 1)}, ledger.Failed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			rapid.Check(t, func(rt *rapid.T) {
+				r := ledger.Record{Ref: ledgertest.Ref("demo/app", 1)}
+				for _, entry := range ledgertest.Shuffled(rt, ledgertest.Entries(tt.events...)) {
+					r.Apply(entry)
+				}
+				if got := r.State(); got != tt.want {
+					rt.Fatalf("State() = %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // TestStateIsTheOneOfAnOrderedReading compares the registers with the plain reading of a history from its beginning.
 func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		history := ledgertest.Histories().Draw(t, "history")
 		want := map[artifact.Ref]ledger.State{}
+		signedAt := map[artifact.Ref]uint64{}
 		for _, entry := range history {
 			ref := entry.Event.Ref
 			if entry.Event.Kind == artifact.Vanished {
 				want[ref] = ledger.Gone
 				continue
 			}
-			if want[ref] == ledger.Signed && !entry.Event.Unsigned {
+			if entry.Event.Kind == artifact.Signed {
+				signedAt[ref] = entry.Seq
+			}
+			looked := entry.Event.AsOf == 0 || entry.Event.AsOf >= signedAt[ref] // after the last signature
+			if want[ref] == ledger.Signed && !(entry.Event.Unsigned && looked) {
 				continue
 			}
 			switch entry.Event.Kind {

@@ -44,6 +44,12 @@ func (c *Client) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64
 	return msg.Sequence, event, nil
 }
 
+// LedgerSeq is the sequence of the ledger's newest event, 0 if it never had one.
+func (c *Client) LedgerSeq(ctx context.Context) (uint64, error) {
+	_, last, _, err := c.LedgerState(ctx)
+	return last, err
+}
+
 // LedgerState gives the first and last sequence of the ledger and when it was created. A reader that knows more than
 // lastSeq, or another time of creation, has read another ledger.
 func (c *Client) LedgerState(ctx context.Context) (firstSeq, lastSeq uint64, created time.Time, err error) {

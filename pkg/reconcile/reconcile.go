@@ -5,8 +5,9 @@
 // skipped if its project was swept meanwhile. A sweep that fails is repeated by the next tick: it changes nothing but by
 // requests, which may be repeated.
 //
-// It does not decide "signed": the verifier that the signers use does. It remembers what it verified only in memory and
-// only by digest, so that a signature that was removed or replaced is looked at again.
+// It does not decide "signed": the verifier that the signers use does. It remembers what it verified for an
+// hour, in memory, under the digests of subject and listed signatures: a signature that is removed or added is noticed by the
+// next sweep, a tag that is moved back to an older one within the hour.
 package reconcile
 
 import (
@@ -50,8 +51,8 @@ type Policies interface {
 // Kind is the kind of tick that sweeps have in the queue.
 const Kind = "sweep"
 
-// maxUnverifiable is how many failing checks one sweep bears.
-const maxUnverifiable = 10
+// maxUnanswered is how many failing checks that may be a sign of an outage one sweep bears.
+const maxUnanswered = 10
 
 // deadRetry is after how long a dead letter is asked for again: what somebody mended meanwhile, such as an expired robot
 // account, heals by itself, and what stays broken costs one attempt each time.
@@ -89,6 +90,8 @@ type Summary struct {
 	AskedBefore int
 	// Unverifiable counts those that could not be verified now; they stand among the requested, waiting or dead as well.
 	Unverifiable int
+	// unanswered counts those of them whose failure may be everybody's.
+	unanswered int
 }
 
 // New validates the configuration.
@@ -210,6 +213,12 @@ func (r *Reconciler) Tick(ctx context.Context, project string, slot int64) error
 	return nil
 }
 
+// ofTheDigest says that a failing check tells nothing about other digests: what stays broken must not keep the rest of its
+// project from being swept, however much there is of it.
+func ofTheDigest(reason fault.Reason) bool {
+	return reason == fault.TooLarge || reason == fault.Malformed
+}
+
 func ofTheQueue(reason fault.Reason) bool {
 	return reason == fault.QueueFull || reason == fault.QueueUnavailable
 }
@@ -301,7 +310,10 @@ func (r *Reconciler) signed(ctx context.Context, p policy.Policy, l artifact.Lis
 	signed, err := r.cfg.Signed(ctx, p, l)
 	if err != nil {
 		summary.Unverifiable++
-		if ctx.Err() != nil || summary.Unverifiable > maxUnverifiable {
+		if !ofTheDigest(fault.Of(err).Reason) {
+			summary.unanswered++
+		}
+		if ctx.Err() != nil || summary.unanswered > maxUnanswered {
 			return false, fmt.Errorf("verifying %s: %w", l.Ref, err)
 		}
 		r.cfg.Logger.Warn().Err(err).Str("project", l.Ref.Project()).Str("repository", l.Ref.Repository()).Str("digest", l.Ref.Digest()).

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -14,60 +15,85 @@ import (
 // sign makes sure that ref carries what its policy asks for and has seen it in the registry when it returns nil. A
 // signature of any accepted key is enough, and a second one is never added.
 func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, out outcome) (outcome, error) {
-	verifier := s.cfg.Verifier
-	need, err := verifier.Require(ctx, j.policy)
+	need, err := s.cfg.Verifier.Require(ctx, j.policy)
 	if err != nil {
 		return outcome{}, err
 	}
-	verdict, err := verifier.Verify(ctx, j.request.Ref, need)
+	j.asOf = s.reached(ctx)
+	verdict, err := s.look(ctx, j, need)
 	if err != nil {
 		return outcome{}, fmt.Errorf("looking for signatures: %w", err)
 	}
 	failpoint.Hit(failpoint.SigningAfterLookup)
-	out.kind, out.how = artifact.Signed, artifact.Found
-	j.unsigned = len(verdict.Signatures) == 0
-	out.signatures = verdict.Signatures
+	out.kind, out.how, out.signatures = artifact.Signed, artifact.Found, verdict.Signatures
+	if verdict.LockedBy != "" {
+		out.note = s.standIn(j.request.Ref, verdict.LockedBy)
+	}
+	var failed error
 	for _, format := range verdict.Missing {
 		made, err := s.attach(ctx, j, attachment{subject: subject, need: need.Only(format), format: format, tag: verdict.Tag})
 		if err != nil && fault.Of(err).Reason == fault.Immutable {
-			locked, err := s.locked(ctx, j, subject, need, out, err)
-			if err != nil {
-				return outcome{}, err
-			}
-			if out = locked; out.note != "" {
+			if out, err = s.locked(ctx, j, subject, need, out, err); err == nil && out.note != "" {
+				failed = nil
 				break // a bundle stands in for all that is missing
 			}
-			continue
+		} else if err == nil {
+			out.how, out.signatures = artifact.Made, append(out.signatures, made...)
 		}
-		if err != nil {
+		if err != nil && !fault.Is(err, fault.Permanent) {
 			return outcome{}, err
 		}
-		out.how, out.signatures = artifact.Made, append(out.signatures, made...)
+		if failed == nil {
+			failed = err // for good, such as garbage under the tag: no reason to do without the other format
+		}
 	}
+	if failed != nil {
+		return outcome{}, failed
+	}
+	slices.SortFunc(out.signatures, func(a, b artifact.Evidence) int { return -strings.Compare(string(a.Format), string(b.Format)) })
 	j.unsigned = false // what fails from here on does not undo it
 	return out, nil
 }
 
-// locked is for a subject whose legacy tag an immutability rule locks. Harbor refuses to put even what is there already,
-// so that another attempt may just have been faster.
+// look verifies what is there. Where the key signs differently each time, and something stands under the tag that is not
+// ours, a signature of ours may have been overwritten: it is merged back, so that no second one is made.
+func (s *Service) look(ctx context.Context, j *job, need Requirement) (Verdict, error) {
+	verdict, err := s.cfg.Verifier.Verify(ctx, j.request.Ref, need)
+	if err != nil {
+		return Verdict{}, err
+	}
+	j.unsigned = !verdict.Signed()
+	if verdict.Tag == nil || s.cfg.Keys.Deterministic(need.Key) || !slices.Contains(verdict.Missing, artifact.Legacy) {
+		return verdict, nil
+	}
+	changed, err := s.cfg.Merger.Merge(ctx, j.request.Ref, verdict.Tag.Digest)
+	if fault.Is(err, fault.Permanent) || err == nil && !changed {
+		return verdict, nil // what keeps the tag as it is will be said when a signature is put there
+	}
+	if err != nil {
+		return Verdict{}, err
+	}
+	if verdict, err = s.cfg.Verifier.Verify(ctx, j.request.Ref, need); err == nil {
+		j.unsigned = !verdict.Signed()
+	}
+	return verdict, err
+}
+
+// locked is for a subject whose legacy tag an immutability rule locks, as a refused put has told. Harbor refuses to put even
+// what is there already, so that another attempt may just have been faster. Otherwise a bundle, which needs no tag, stands in.
 func (s *Service) locked(ctx context.Context, j *job, subject artifact.Manifest, need Requirement, out outcome, cause error) (outcome, error) {
-	verdict, err := s.cfg.Verifier.Verify(ctx, j.request.Ref, need.Only(artifact.Legacy))
+	ref := j.request.Ref
+	verdict, err := s.cfg.Verifier.Verify(ctx, ref, need.Only(artifact.Legacy))
 	if err != nil {
 		return out, fmt.Errorf("looking at the locked tag: %w", err)
 	}
-	if verdict.Signed() {
+	if verdict.Signed() && verdict.LockedBy == "" {
 		out.signatures = append(out.signatures, verdict.Signatures...)
 		return out, nil
 	}
-	return s.signBeside(ctx, j, subject, need.Only(artifact.Bundle), out, cause)
-}
-
-// signBeside signs in a bundle, which needs no tag, and says so in the note.
-func (s *Service) signBeside(ctx context.Context, j *job, subject artifact.Manifest, need Requirement, out outcome, locked error) (outcome, error) {
-	ref := j.request.Ref
-	rule := "an immutability rule of the project"
-	if rules, err := s.cfg.Harbor.ImmutableRules(ctx, ref.Project()); err == nil && len(rules) > 0 {
-		rule = strings.Join(rules, "; ")
+	rule, err := s.cfg.Harbor.LockedBy(ctx, ref.Repository(), s.cfg.Legacy.Tag(ref.Digest()))
+	if err != nil || rule == "" {
+		rule = "an immutability rule of the project"
 	}
 	can, version, err := s.cfg.Harbor.Bundles(ctx)
 	if err != nil {
@@ -75,11 +101,11 @@ func (s *Service) signBeside(ctx context.Context, j *job, subject artifact.Manif
 	}
 	if !can {
 		return out, fault.Newf(fault.Permanent, fault.Immutable,
-			"%w (%s); exclude sha256-*.sig from the rule, or upgrade Harbor %.32q to 2.15 or later, where a bundle needs no tag", locked, rule, version)
+			"%w (%s); exclude sha256-*.sig from the rule, or upgrade Harbor %.32q to 2.15 or later, where a bundle needs no tag", cause, rule, version)
 	}
-	out.note = fmt.Sprintf("the tag %s is locked by %s: a bundle stands in for it", s.cfg.Legacy.Tag(ref.Digest()), rule)
-	verdict, err := s.cfg.Verifier.Verify(ctx, ref, need)
-	if err != nil {
+	out.note = s.standIn(ref, rule)
+	need = need.Only(artifact.Bundle)
+	if verdict, err = s.cfg.Verifier.Verify(ctx, ref, need); err != nil {
 		return out, fmt.Errorf("looking for a bundle: %w", err)
 	}
 	out.signatures = verdict.Signatures
@@ -88,6 +114,10 @@ func (s *Service) signBeside(ctx context.Context, j *job, subject artifact.Manif
 		out.signatures, err = s.attach(ctx, j, attachment{subject: subject, need: need, format: artifact.Bundle})
 	}
 	return out, err
+}
+
+func (s *Service) standIn(ref artifact.Ref, rule string) string {
+	return fmt.Sprintf("the tag %s is locked by %s: a bundle stands in for it", s.cfg.Legacy.Tag(ref.Digest()), rule)
 }
 
 // attachment is a signature to be made.

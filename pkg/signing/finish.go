@@ -33,9 +33,10 @@ const leastAttempts = 10
 // the next attempt records an event with the same id, of which the ledger keeps the first. After it: all is done, but
 // that a push which came in meanwhile is looked for; a sweep finds what is missed by that.
 func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
-	if _, err := s.cfg.Queue.Record(ctx, s.event(j, out)); err != nil {
+	if err := s.record(ctx, s.event(j, out)); err != nil {
 		return fmt.Errorf("recording the outcome: %w", err)
 	}
+	j.recorded = true
 	failpoint.Hit(failpoint.SigningAfterEvent)
 	if out.kind == artifact.Signed {
 		if err := s.cfg.Queue.ClearDead(ctx, j.request.Ref); err != nil {
@@ -76,11 +77,16 @@ func (s *Service) event(j *job, out outcome) artifact.Event {
 
 func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.Event {
 	r := j.request
+	unsigned := j.unsigned && (kind == artifact.Failed || kind == artifact.Dead)
+	asOf := uint64(0)
+	if unsigned {
+		asOf = max(j.asOf, 1) // 0 would stand for the moment of the record
+	}
 	return artifact.Event{
 		ID:   artifact.EventID(kind, r.Ref, r.CorrelationID, reason, strconv.FormatUint(j.seen, 10)),
 		Kind: kind, Ref: r.Ref, Time: s.cfg.Now().UTC(), Actor: r.Actor, Origin: r.Origin, CorrelationID: r.CorrelationID,
 		Lane: r.Lane, Parent: r.Parent, Attempts: j.delivery.Attempts(), PolicyRevision: j.policy.Revision, Reason: reason,
-		Unsigned: j.unsigned && (kind == artifact.Failed || kind == artifact.Dead),
+		Unsigned: unsigned, AsOf: asOf,
 	}
 }
 
@@ -124,7 +130,10 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 	if ofTheAccount(f.Reason) {
 		f.Kind = fault.Transient // not this digest's: the account is renewed, or Harbor's database answers again
 	}
-	tooOld := f.Kind != fault.Permanent && age > s.cfg.MaxAge && j.delivery.Attempts() >= leastAttempts
+	if j.recorded {
+		f.Kind = fault.Transient // what is left is the queue's: a digest that is recorded as signed is not given up
+	}
+	tooOld := !j.recorded && f.Kind != fault.Permanent && age > s.cfg.MaxAge && j.delivery.Attempts() >= leastAttempts
 	log := s.cfg.Logger.With().
 		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
 		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", j.delivery.Attempts()).
@@ -167,7 +176,7 @@ func ofTheAccount(reason fault.Reason) bool {
 func (s *Service) bury(ctx context.Context, j *job, f fault.Error, detail string) error {
 	e := s.newEvent(j, artifact.Dead, string(f.Reason))
 	e.Detail = detail
-	if _, err := s.cfg.Queue.Record(ctx, e); err != nil {
+	if err := s.record(ctx, e); err != nil {
 		return fmt.Errorf("recording the dead letter: %w", err)
 	}
 	err := j.delivery.Bury(ctx, e)
@@ -187,7 +196,7 @@ func (s *Service) recordFailure(ctx context.Context, j *job, f fault.Error, caus
 	e := s.newEvent(j, artifact.Failed, string(f.Reason))
 	e.ID = artifact.EventID(e.Kind, e.Ref, e.CorrelationID, e.Reason, strconv.FormatUint(e.Attempts, 10))
 	e.Detail = cause.Error()
-	if _, err := s.cfg.Queue.Record(ctx, e); err != nil {
+	if err := s.record(ctx, e); err != nil {
 		s.cfg.Logger.Warn().Err(err).Str("digest", e.Ref.Digest()).Msg("recording a failed attempt failed")
 	}
 }

@@ -13,8 +13,10 @@ import (
 const (
 	// mergeRounds is how often a merge starts anew because the tag has moved meanwhile.
 	mergeRounds = 10
-	// maxOthers is how many manifests of one subject are read by a merge.
-	maxOthers = 1000
+	// maxOthers and maxOtherBytes are how much of one subject is read by a merge. A manifest of one signature has less than
+	// a kilobyte.
+	maxOthers     = 1000
+	maxOtherBytes = 16 << 20
 	// mergedSize bounds what is remembered of manifests that were merged: some megabytes.
 	mergedSize = 10_000
 )
@@ -32,7 +34,6 @@ const (
 type Merger struct {
 	registry Registry
 	legacy   LegacyFormat
-	bundles  BundleFormat
 	known    *recent[mergedInto, struct{}] // manifests that have nothing which another one lacks
 }
 
@@ -40,11 +41,11 @@ type Merger struct {
 type mergedInto struct{ other, current string }
 
 // NewMerger makes a Merger.
-func NewMerger(registry Registry, legacy LegacyFormat, bundles BundleFormat) (*Merger, error) {
-	if registry == nil || legacy == nil || bundles == nil {
-		return nil, errors.New("merger: registry and formats are required")
+func NewMerger(registry Registry, legacy LegacyFormat) (*Merger, error) {
+	if registry == nil || legacy == nil {
+		return nil, errors.New("merger: registry and format are required")
 	}
-	return &Merger{registry: registry, legacy: legacy, bundles: bundles, known: &recent[mergedInto, struct{}]{size: mergedSize}}, nil
+	return &Merger{registry: registry, legacy: legacy, known: &recent[mergedInto, struct{}]{size: mergedSize}}, nil
 }
 
 // Merge makes the tag hold what Harbor lists, and says whether it had to. It costs one request where no other manifest is
@@ -86,7 +87,7 @@ func (m *Merger) listed(ctx context.Context, ref artifact.Ref) ([]string, error)
 	}
 	var digests []string
 	for _, d := range referrers {
-		if !m.bundles.Candidate(d) {
+		if m.legacy.Candidate(d) {
 			digests = append(digests, d.Digest)
 		}
 	}
@@ -125,6 +126,7 @@ func (m *Merger) union(ctx context.Context, ref artifact.Ref, tag *artifact.Mani
 		current = tag.Digest
 	}
 	var others []artifact.Manifest
+	bytes := 0
 	for _, digest := range digests {
 		if digest == current || m.isKnown(digest, current) {
 			continue
@@ -135,6 +137,9 @@ func (m *Merger) union(ctx context.Context, ref artifact.Ref, tag *artifact.Mani
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading a manifest of signatures: %w", err)
+		}
+		if bytes += len(other.Raw); bytes > maxOtherBytes {
+			return nil, fault.Newf(fault.Permanent, fault.TooLarge, "the manifests to be merged have more than %d bytes: delete some", maxOtherBytes)
 		}
 		others = append(others, other)
 	}

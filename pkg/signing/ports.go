@@ -35,6 +35,8 @@ type Keys interface {
 	Valid(s artifact.Signature, claim artifact.Claim) bool
 	// Accepts says whether signatures of the key with this id count where the key of this name signs.
 	Accepts(key, keyID string) bool
+	// Deterministic says whether the key of this name makes the same signature of the same claim each time.
+	Deterministic(key string) bool
 }
 
 // Fetch reads a blob of the subject's repository by its digest.
@@ -45,15 +47,17 @@ type Fetch = func(ctx context.Context, digest string) ([]byte, error)
 type LegacyFormat interface {
 	// Tag is where the registry keeps the signatures of a digest.
 	Tag(digest string) string
+	// Candidate says whether a referrer may be a manifest that holds, or held, signatures under the tag: others are not read.
+	Candidate(d artifact.Descriptor) bool
 	// Append adds s to what existing holds, which stays as it is; nil stands for nothing. The blobs are those that the
 	// manifest needs and the registry may lack. If existing holds s already, m equals it.
 	Append(existing *artifact.Manifest, s artifact.Signature) (m artifact.Manifest, blobs []artifact.Blob, err error)
 	// Merge adds what the other manifests hold and current lacks; nil stands for nothing. Its result depends on the set of
 	// the others alone. If there is nothing to add, it equals current. What carries no signatures is passed over.
 	Merge(current *artifact.Manifest, others []artifact.Manifest) (artifact.Manifest, error)
-	// Verify gives the signatures in m that are valid for the claim. A failing fetch is an error unless a valid signature
-	// was found without it.
-	Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error)
+	// Verify gives the signatures in m that are valid for the claim and by a key that is accepted, by its id. A failing fetch
+	// is an error unless one was found without it.
+	Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, accepts func(keyID string) bool, fetch Fetch) ([]artifact.Signature, error)
 }
 
 // BundleFormat is the format in which each signature has a manifest of its own that refers to the subject. It does no
@@ -74,9 +78,9 @@ type Harbor interface {
 	ProjectExists(ctx context.Context, project string) (bool, error)
 	// Bundles says whether Harbor takes a bundle for a signature, and which version it is.
 	Bundles(ctx context.Context) (can bool, version string, err error)
-	// ImmutableRules gives the immutability rules of a project, each in one line for people; an error if the account may
-	// not list them.
-	ImmutableRules(ctx context.Context, project string) ([]string, error)
+	// LockedBy gives the immutability rule, in one line for people, that locks a tag; empty if none does. The fault is Denied
+	// if the account may not list rules.
+	LockedBy(ctx context.Context, repository, tag string) (rule string, err error)
 }
 
 // Queue is where requests and records go. Record and Enqueue have returned nil only if the message is stored durably;
@@ -87,6 +91,8 @@ type Queue interface {
 	Enqueue(ctx context.Context, request artifact.Request) (duplicate bool, err error)
 	// LastReceived gives the newest received event of ref and its sequence, 0 if there is none.
 	LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, event artifact.Event, err error)
+	// LedgerSeq is the sequence of the newest event.
+	LedgerSeq(ctx context.Context) (uint64, error)
 	// Keep stores a signature before it is attached, and gives the one that was kept before for the same digest, format and
 	// key if there is one: who comes second attaches the first one's. Signatures are kept for an hour at least.
 	Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature) (artifact.Signature, error)

@@ -40,7 +40,7 @@ func (r *Review) Signed(ctx context.Context, p policy.Policy, l artifact.Listed)
 	if err != nil {
 		return false, err
 	}
-	if !slices.Contains(need.Formats, artifact.Legacy) || !hasOthers(verdict, l.Signatures) {
+	if !slices.Contains(need.Formats, artifact.Legacy) || verdict.LockedBy != "" || !hasOthers(verdict, l.Signatures) {
 		return verdict.Signed(), nil
 	}
 	current := ""

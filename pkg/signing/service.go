@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,7 @@ type Config struct {
 	Harbor   Harbor
 	Queue    Queue
 	Policies Policies
+	Merger   *Merger
 	// Watch looks again at the tags that were written; nil if nobody does.
 	Watch *Watch
 	// MaxAge is how long after it was enqueued a request that keeps failing is given up, if it was tried 10 times; 0 stands
@@ -63,6 +65,10 @@ type Service struct {
 	metrics *metrics
 	// pushed are the repositories into which this process has put the constant configuration.
 	pushed *recent[string, struct{}]
+	// ledgerSeq is the highest sequence of the ledger that this process has seen, and asked when it asked for it last, in
+	// nanoseconds.
+	ledgerSeq atomic.Uint64
+	asked     atomic.Int64
 }
 
 // New validates the configuration.
@@ -70,8 +76,8 @@ func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Registry == nil, cfg.Keys == nil, cfg.Legacy == nil, cfg.Bundles == nil, cfg.Verifier == nil:
 		return nil, errors.New("signing: registry, keys, formats and verifier are required")
-	case cfg.Harbor == nil, cfg.Queue == nil, cfg.Policies == nil:
-		return nil, errors.New("signing: harbor, queue and policies are required")
+	case cfg.Harbor == nil, cfg.Queue == nil, cfg.Policies == nil, cfg.Merger == nil:
+		return nil, errors.New("signing: harbor, queue, policies and merger are required")
 	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = 24 * time.Hour
@@ -104,8 +110,12 @@ type job struct {
 	// the moment in which the ledger was asked, looked.
 	seen   uint64
 	looked bool
-	// unsigned says that this attempt looked for a signature and found none.
+	// unsigned says that this attempt looked for what the policy asks for and did not find all of it, and asOf is a sequence
+	// that the ledger had reached before.
 	unsigned bool
+	asOf     uint64
+	// recorded says that the outcome is in the ledger: from then on nothing is to be given up.
+	recorded bool
 }
 
 // Handle makes one attempt and ends the delivery, unless ctx ends first: then the queue gives the request to somebody
@@ -113,6 +123,7 @@ type job struct {
 func (s *Service) Handle(ctx context.Context, d Delivery) {
 	started := s.cfg.Now()
 	j := &job{delivery: d, request: d.Request(), seen: d.Request().ReceivedSeq}
+	s.saw(j.seen)
 	failpoint.Hit(failpoint.SigningReceived)
 	out, err := s.try(ctx, j)
 	if err != nil {
@@ -126,6 +137,37 @@ func (s *Service) Handle(ctx context.Context, d Delivery) {
 		Str("outcome", string(out.kind)).Str("how", string(out.how)).Str("reason", string(out.reason)).
 		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", d.Attempts()).Dur("took_ms", took).
 		Msg("request handled")
+}
+
+// record appends to the ledger.
+func (s *Service) record(ctx context.Context, e artifact.Event) error {
+	seq, err := s.cfg.Queue.Record(ctx, e)
+	if err == nil {
+		s.saw(seq)
+	}
+	return err
+}
+
+// reached gives a sequence that the ledger has reached, which is at most about a second old: a lower one is true as well, only
+// worth less.
+func (s *Service) reached(ctx context.Context) uint64 {
+	now, asked := s.cfg.Now().UnixNano(), s.asked.Load()
+	if now-asked >= int64(time.Second) && s.asked.CompareAndSwap(asked, now) {
+		if seq, err := s.cfg.Queue.LedgerSeq(ctx); err == nil {
+			s.saw(seq)
+		}
+	}
+	return s.ledgerSeq.Load()
+}
+
+// saw notes that the ledger has reached a sequence.
+func (s *Service) saw(seq uint64) {
+	for {
+		highest := s.ledgerSeq.Load()
+		if seq <= highest || s.ledgerSeq.CompareAndSwap(highest, seq) {
+			return
+		}
+	}
 }
 
 // try makes the attempt and ends the request. A panic is a failure like others: a manifest that this program cannot bear
@@ -162,6 +204,7 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 		if j.seen, _, err = s.cfg.Queue.LastReceived(ctx, ref); err != nil {
 			return outcome{}, fmt.Errorf("looking for the newest push: %w", err)
 		}
+		s.saw(j.seen)
 		j.looked = true
 	}
 	if d := policy.Admit(j.policy); !d.Sign {
@@ -193,6 +236,7 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 		return outcome{}, err
 	}
 	failpoint.Hit(failpoint.SigningAfterChildren)
+	m.MediaType = description.MediaType // what it says of itself; the registry's word passes through proxies
 	return s.sign(ctx, j, m, out)
 }
 
@@ -218,7 +262,7 @@ func (s *Service) enqueueChildren(ctx context.Context, j *job, children []string
 		queued := s.newEvent(j, artifact.Queued, "")
 		queued.ID = artifact.EventID(artifact.Queued, child, j.request.Ref.Digest())
 		queued.Ref, queued.Parent, queued.Attempts = child, j.request.Ref.Digest(), 0
-		if _, err := s.cfg.Queue.Record(ctx, queued); err != nil {
+		if err := s.record(ctx, queued); err != nil {
 			return fmt.Errorf("recording a child of the index: %w", err)
 		}
 		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{

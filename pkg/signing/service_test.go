@@ -21,8 +21,13 @@ const image = `{"schemaVersion":2,"mediaType":"` + ociImage + `","config":{"medi
 // once.
 func wantSigned(t *testing.T, w *world, ref artifact.Ref, how artifact.How) {
 	t.Helper()
+	wantSignedBy(t, w, newParts(t, w).verifier, ref, how)
+}
+
+func wantSignedBy(t *testing.T, w *world, v *signing.Verifier, ref artifact.Ref, how artifact.How) {
+	t.Helper()
 	w.fail, w.before = nil, nil
-	verdict := w.verify(t, newParts(t, w).verifier, ref)
+	verdict := w.verify(t, v, ref)
 	if !verdict.Signed() {
 		t.Fatalf("%s is not signed: %+v", ref, verdict)
 	}
@@ -95,49 +100,6 @@ func TestRequestsOfASignature(t *testing.T) {
 	sign(2, "get manifest, get manifest, push blob, put manifest, get manifest")
 	clear(w.blobs) // garbage collection
 	sign(3, "get manifest, get manifest, push blob, put manifest, push blob, push blob, put manifest, get manifest")
-}
-
-// TestEveryStepMayFail is the crash table: at each operation the signer dies (the operation had no effect, or it had and
-// nobody learned of it), a new signer gets the request again, and in the end all is as if nothing had happened.
-func TestEveryStepMayFail(t *testing.T) {
-	for _, how := range []mode{fails, failsButPersists} {
-		for step := 1; ; step++ {
-			w := newWorld(t, "demo")
-			s, _ := newService(t, w)
-			ref := w.push(t, "demo/app", ociImage, image)
-			reached := false
-			w.fail = func(n int, _ string) mode {
-				// From the failing step on nothing works: the signer is dead.
-				if n >= step {
-					reached = true
-					if n == step {
-						return how
-					}
-					return fails
-				}
-				return works
-			}
-			w.attempt(t, s, ref, 1)
-			if !reached {
-				if step < 9 {
-					t.Fatalf("only %d operations were seen", step-1)
-				}
-				break
-			}
-			name := fmt.Sprintf("step %d (%s), persisted: %t", step, w.operations[step-1], how == failsButPersists)
-			w.fail = nil
-			s, _ = newService(t, w) // restarted
-			if _, waits := w.waiting[ref]; waits {
-				if d := w.attempt(t, s, ref, 2); d.ended != "done" {
-					t.Fatalf("%s: the second delivery ended %q, want done", name, d.ended)
-				}
-			}
-			t.Run(name, func(t *testing.T) {
-				wantSigned(t, w, ref, "")
-				wantState(t, w, ref, ledger.Signed)
-			})
-		}
-	}
 }
 
 // wantState projects the events as the report does.

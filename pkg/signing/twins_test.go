@@ -44,13 +44,22 @@ func (r randomKeys) Sign(ctx context.Context, name string, format artifact.Forma
 	return s, err
 }
 
+func (r randomKeys) Deterministic(string) bool { return false }
+
 func newRandomKeys(t *testing.T) randomKeys {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	private, key := newKey(t)
+	return randomKeys{newRing(t, sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key}), private}
+}
+
+// newKey makes a key that no other test has.
+func newKey(t *testing.T) (*ecdsa.PrivateKey, *keys.Key) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,25 +71,13 @@ func newRandomKeys(t *testing.T) randomKeys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: "k", State: sigstore.Active, Signer: loaded, Public: loaded.Public()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return randomKeys{ring, key}
+	return private, loaded
 }
 
 // service is a signer of its own with these keys.
 func (r randomKeys) service(t *testing.T, w *world) (*signing.Service, *signing.Verifier) {
 	t.Helper()
-	legacy, bundles := sigstore.NewLegacy(r.Keyring), sigstore.NewBundles(r.Keyring)
-	verifier, err := signing.NewVerifier(signing.VerifierConfig{
-		Registry: w, Keys: r, Legacy: legacy, Bundles: bundles, Harbor: w, PublicHost: host,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, _ := newService(t, w, func(c *signing.Config) { c.Keys, c.Legacy, c.Bundles, c.Verifier = r, legacy, bundles, verifier })
-	return s, verifier
+	return partsOf(t, w, w, r.Keyring, r).service(t, w)
 }
 
 // TestFourSignersOneSignature: one digest in both lanes, each delivered twice, to four signers whose key signs

@@ -15,8 +15,8 @@ const (
 	// maxBlob is the largest blob of a signature that is fetched, in bytes. Payloads have about 250, bundles about 1,500, or
 	// 10,000 with a log entry and a timestamp.
 	maxBlob = 256 << 10
-	// maxCandidates is how many bundles of one subject are read. More is a mistake or an attack.
-	maxCandidates = 1000
+	// maxUnread is how many bundles of one subject are read in one go. More is a mistake or an attack.
+	maxUnread = 100
 	// judgedSize bounds what is remembered of bundles: some megabytes.
 	judgedSize = 10_000
 )
@@ -46,6 +46,9 @@ type Verdict struct {
 	// Tag is the manifest that stands under the legacy format's tag, whatever it holds; nil if there is none, or if the
 	// legacy format was not asked for.
 	Tag *artifact.Manifest
+	// LockedBy is the immutability rule that keeps the tag as it is, without a signature that counts; empty if none does. A
+	// bundle stands in for the legacy format then, which is not missing if there is one.
+	LockedBy string
 }
 
 // Signed says whether nothing is missing.
@@ -110,23 +113,49 @@ func (v *Verifier) Claim(ref artifact.Ref, r Requirement) artifact.Claim {
 // none that counts: whatever leaves that open is an error.
 func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref, r Requirement) (Verdict, error) {
 	var verdict Verdict
-	for _, format := range r.Formats {
-		var found []artifact.Evidence
+	formats := r.Formats
+	if slices.Contains(formats, artifact.Legacy) {
 		var err error
-		if format == artifact.Legacy {
-			verdict.Tag, found, err = v.legacy(ctx, ref, r)
-		} else {
-			found, err = v.bundles(ctx, ref, r)
+		var found []artifact.Evidence
+		if verdict.Tag, found, err = v.legacy(ctx, ref, r); err != nil {
+			return Verdict{}, err
 		}
+		if len(found) == 0 && verdict.Tag != nil {
+			verdict.LockedBy = v.lockedBy(ctx, ref)
+		}
+		if verdict.LockedBy != "" {
+			formats = []artifact.Format{artifact.Bundle}
+		} else {
+			verdict.add(artifact.Legacy, found)
+		}
+	}
+	if slices.Contains(formats, artifact.Bundle) {
+		found, err := v.bundles(ctx, ref, r)
 		if err != nil {
 			return Verdict{}, err
 		}
-		if len(found) == 0 {
-			verdict.Missing = append(verdict.Missing, format)
-		}
-		verdict.Signatures = append(verdict.Signatures, found...)
+		verdict.add(artifact.Bundle, found)
 	}
 	return verdict, nil
+}
+
+func (v *Verdict) add(format artifact.Format, found []artifact.Evidence) {
+	if len(found) == 0 {
+		v.Missing = append(v.Missing, format)
+	}
+	v.Signatures = append(v.Signatures, found...)
+}
+
+// lockedBy is silent where it cannot tell, or where this Harbor takes no bundle: the put will be refused then, and say why.
+func (v *Verifier) lockedBy(ctx context.Context, ref artifact.Ref) string {
+	if can, _, err := v.cfg.Harbor.Bundles(ctx); err != nil || !can {
+		return ""
+	}
+	rule, err := v.cfg.Harbor.LockedBy(ctx, ref.Repository(), v.cfg.Legacy.Tag(ref.Digest()))
+	if err != nil {
+		return ""
+	}
+	return rule
 }
 
 // legacy costs one request where the payloads are as this program writes them.
@@ -138,15 +167,14 @@ func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the signatures: %w", err)
 	}
-	signatures, err := v.cfg.Legacy.Verify(ctx, tag, v.Claim(ref, r), v.fetch(ref))
+	accepts := func(keyID string) bool { return v.cfg.Keys.Accepts(r.Key, keyID) }
+	signatures, err := v.cfg.Legacy.Verify(ctx, tag, v.Claim(ref, r), accepts, v.fetch(ref))
 	if err != nil {
 		return nil, nil, fmt.Errorf("verifying the signatures: %w", err)
 	}
 	var found []artifact.Evidence
 	for _, s := range signatures {
-		if v.cfg.Keys.Accepts(r.Key, s.KeyID) {
-			found = append(found, artifact.Evidence{Format: artifact.Legacy, KeyID: s.KeyID, Digest: tag.Digest})
-		}
+		found = append(found, artifact.Evidence{Format: artifact.Legacy, KeyID: s.KeyID, Digest: tag.Digest})
 	}
 	return &tag, found, nil
 }
@@ -160,22 +188,39 @@ func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement)
 	if err != nil {
 		return nil, fmt.Errorf("listing what refers to the manifest: %w", err)
 	}
-	candidates := slices.DeleteFunc(listed, func(d artifact.Descriptor) bool { return !v.cfg.Bundles.Candidate(d) })
-	if len(candidates) > maxCandidates {
-		return nil, fault.Newf(fault.Permanent, fault.TooLarge, "%d bundles refer to the manifest, at most %d are read: delete some", len(candidates), maxCandidates)
-	}
-	for _, d := range candidates {
+	var unread []artifact.Descriptor
+	for _, d := range listed {
+		if !v.cfg.Bundles.Candidate(d) {
+			continue
+		}
 		keyID, known := v.judged.get(bundleOf{d.Digest, ref.Digest()})
 		if !known {
-			if keyID, err = v.judge(ctx, ref, r, d.Digest); err != nil {
-				return nil, err
-			}
+			unread = append(unread, d)
+		} else if v.counts(r, keyID) {
+			return bundleEvidence(keyID, d.Digest), nil
 		}
-		if keyID != "" && v.cfg.Keys.Accepts(r.Key, keyID) {
-			return []artifact.Evidence{{Format: artifact.Bundle, KeyID: keyID, Digest: d.Digest}}, nil
+	}
+	for n, d := range unread {
+		if n == maxUnread {
+			return nil, fault.Newf(fault.Permanent, fault.TooLarge, "%d bundles by others refer to the manifest, and %d are read at once: delete some", len(unread), maxUnread)
+		}
+		keyID, err := v.judge(ctx, ref, r, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if v.counts(r, keyID) {
+			return bundleEvidence(keyID, d.Digest), nil
 		}
 	}
 	return nil, nil
+}
+
+func (v *Verifier) counts(r Requirement, keyID string) bool {
+	return keyID != "" && v.cfg.Keys.Accepts(r.Key, keyID)
+}
+
+func bundleEvidence(keyID, digest string) []artifact.Evidence {
+	return []artifact.Evidence{{Format: artifact.Bundle, KeyID: keyID, Digest: digest}}
 }
 
 // judge reads a bundle and gives the id of the key that it verifies with, or none. Only what was read is remembered: a

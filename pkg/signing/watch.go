@@ -19,9 +19,12 @@ const (
 	watchDelay = 30 * time.Second
 	// watchWorkers is how many tags are looked at at once. The referrers API costs Harbor more than other reads.
 	watchWorkers = 2
-	// maxWatched bounds what waits, in looks: some minutes of a Harbor that takes all that it can. What does not fit is left to
-	// the sweeps.
-	maxWatched = 8_000
+	// maxWatched bounds what waits, in looks: some minutes of a Harbor that takes all that it can; and maxOfProject what one
+	// project may have of it. What does not fit is left to the sweeps.
+	maxWatched   = 8_000
+	maxOfProject = maxWatched / 4
+	// lookTimeout bounds one look.
+	lookTimeout = 30 * time.Second
 )
 
 // Watch looks at the legacy tags that this program wrote, once right after the write and once 30 s later, and merges what
@@ -33,9 +36,10 @@ type Watch struct {
 	metrics watchMetrics
 	wake    chan struct{} // holds one token if there is something new
 
-	mu    sync.Mutex
-	first []watched // guarded by mu; due at once
-	later []watched // guarded by mu; in the order in which they are due
+	mu      sync.Mutex
+	first   []watched      // guarded by mu, as all below; in the order in which they are due
+	later   []watched      // in the order in which they are due
+	waiting map[string]int // how many of both are of a project
 }
 
 type watched struct {
@@ -54,7 +58,7 @@ func NewWatch(merger *Merger, log zerolog.Logger, registerer prometheus.Register
 	if merger == nil {
 		return nil, errors.New("watch: a merger is required")
 	}
-	w := &Watch{merger: merger, log: log, wake: make(chan struct{}, 1), metrics: watchMetrics{
+	w := &Watch{merger: merger, log: log, wake: make(chan struct{}, 1), waiting: make(map[string]int), metrics: watchMetrics{
 		looks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "harborseal_signing_tag_looks_total",
 			Help: "Looks at signature tags after they were written, by result (unchanged, merged, failed).",
@@ -74,14 +78,17 @@ func NewWatch(merger *Merger, log zerolog.Logger, registerer prometheus.Register
 func (w *Watch) Add(ref artifact.Ref, carrier string) {
 	now := time.Now()
 	w.mu.Lock()
-	if len(w.first)+len(w.later)+2 > maxWatched {
-		w.mu.Unlock()
+	fits := len(w.first)+len(w.later)+2 <= maxWatched && w.waiting[ref.Project()]+2 <= maxOfProject
+	if fits {
+		w.first = append(w.first, watched{ref: ref, carrier: carrier, due: now})
+		w.later = append(w.later, watched{ref: ref, carrier: carrier, due: now.Add(watchDelay)})
+		w.waiting[ref.Project()] += 2
+	}
+	w.mu.Unlock()
+	if !fits {
 		w.metrics.dropped.Add(2)
 		return
 	}
-	w.first = append(w.first, watched{ref: ref, carrier: carrier, due: now})
-	w.later = append(w.later, watched{ref: ref, carrier: carrier, due: now.Add(watchDelay)})
-	w.mu.Unlock()
 	w.signal()
 }
 
@@ -127,29 +134,33 @@ func (w *Watch) next(ctx context.Context) (watched, bool) {
 	}
 }
 
-// take gives what is due, or how long to wait.
+// take gives what is due, the oldest first, or how long to wait.
 func (w *Watch) take() (watched, time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.first) > 0 {
-		next := w.first[0]
-		w.first = w.first[1:]
-		return next, 0
+	from := &w.first
+	if len(w.first) == 0 || len(w.later) > 0 && w.later[0].due.Before(w.first[0].due) {
+		from = &w.later
 	}
-	if len(w.later) == 0 {
+	if len(*from) == 0 {
 		return watched{}, time.Hour
 	}
-	if wait := time.Until(w.later[0].due); wait > 0 {
+	next := (*from)[0]
+	if wait := time.Until(next.due); wait > 0 {
 		return watched{}, wait
 	}
-	next := w.later[0]
-	w.later = w.later[1:]
+	*from = (*from)[1:]
+	if w.waiting[next.ref.Project()]--; w.waiting[next.ref.Project()] == 0 {
+		delete(w.waiting, next.ref.Project())
+	}
 	return next, 0
 }
 
 func (w *Watch) look(ctx context.Context, next watched) {
 	log := w.log.With().Str("project", next.ref.Project()).Str("repository", next.ref.Repository()).Str("digest", next.ref.Digest()).Logger()
-	changed, err := w.merger.Merge(ctx, next.ref, next.carrier)
+	bounded, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	changed, err := w.merger.Merge(bounded, next.ref, next.carrier)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -171,6 +182,7 @@ func (w *Watch) again(next watched) {
 	next.due = time.Now().Add(watchDelay)
 	w.mu.Lock()
 	w.later = append(w.later, next)
+	w.waiting[next.ref.Project()]++
 	w.mu.Unlock()
 	w.signal()
 }

@@ -2,6 +2,7 @@ package signing_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,12 +48,15 @@ type world struct {
 	kept      map[string]artifact.Signature
 	bundles   bool     // whether Harbor takes bundles
 	locked    []string // immutability rules; if there are any, no tag can be moved
+	rulesErr  error    // if they may not be listed
 	exists    bool     // whether Harbor says that the project exists
 	existsErr error
 
 	operations []string                      // names, in order
 	fail       func(n int, name string) mode // asked for each operation, counted from 1
 	before     func(name string)             // called unlocked before an operation
+	failWith   error                         // what a failing operation gives; nil for a transient fault
+	late       []func() error                // effects that are still on their way
 }
 
 type mode int
@@ -61,6 +65,7 @@ const (
 	works mode = iota
 	fails
 	failsButPersists
+	persistsLate // fails, and takes effect when the world settles
 )
 
 func newWorld(t *testing.T, projects ...string) *world {
@@ -99,7 +104,13 @@ func (w *world) do(ctx context.Context, name string, effect func() error) error 
 	if w.fail != nil {
 		m = w.fail(len(w.operations), name)
 	}
-	if m == fails {
+	if m == persistsLate {
+		w.late = append(w.late, effect)
+	}
+	if m == fails || m == persistsLate {
+		if w.failWith != nil {
+			return w.failWith
+		}
 		return fault.New(fault.Transient, fault.Unavailable, errInjected)
 	}
 	err := effect()
@@ -107,6 +118,16 @@ func (w *world) do(ctx context.Context, name string, effect func() error) error 
 		return fault.New(fault.Transient, fault.Timeout, errInjected)
 	}
 	return err
+}
+
+// settle lets what was on its way take effect. What it meets may refuse it.
+func (w *world) settle() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, effect := range w.late {
+		_ = effect()
+	}
+	w.late = nil
 }
 
 func notFound(what string) error {
@@ -175,13 +196,14 @@ func (w *world) Referrers(ctx context.Context, repository, digest string) (found
 		add := func(m artifact.Manifest) {
 			var named struct {
 				ArtifactType string
+				Config       struct{ MediaType string }
 				Subject      struct{ Digest string }
 				Annotations  map[string]string
 			}
 			if json.Unmarshal(m.Raw, &named) == nil && !seen[m.Digest] {
 				seen[m.Digest] = true
 				found = append(found, artifact.Descriptor{
-					MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw)), ArtifactType: named.ArtifactType, Annotations: named.Annotations,
+					MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw)), ArtifactType: cmp.Or(named.ArtifactType, named.Config.MediaType), Annotations: named.Annotations,
 				})
 			}
 		}
@@ -225,7 +247,17 @@ func (w *world) Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature
 
 func (w *world) Bundles(context.Context) (bool, string, error) { return w.bundles, "v0-test", nil }
 
-func (w *world) ImmutableRules(context.Context, string) ([]string, error) { return w.locked, nil }
+func (w *world) LockedBy(_ context.Context, repository, tag string) (string, error) {
+	if w.rulesErr != nil || len(w.locked) == 0 {
+		return "", w.rulesErr
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, found := w.manifests[repository+" "+tag]; !found {
+		return "", errors.New("asked for a tag that is not there")
+	}
+	return w.locked[0], nil
+}
 
 func (w *world) ProjectExists(context.Context, string) (bool, error) { return w.exists, w.existsErr }
 
@@ -268,6 +300,12 @@ func (w *world) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64,
 		return nil
 	})
 	return seq, e, err
+}
+
+func (w *world) LedgerSeq(context.Context) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return uint64(len(w.ledger)), nil
 }
 
 func (w *world) ClearDead(ctx context.Context, ref artifact.Ref) error {
@@ -388,6 +426,7 @@ var testKeys = sync.OnceValues(func() (*keys.Key, error) {
 // parts are what a signer is made of beside the world.
 type parts struct {
 	ring     *sigstore.Keyring
+	keys     signing.Keys // the ring, or something around it
 	legacy   *sigstore.Legacy
 	bundles  *sigstore.Bundles
 	verifier *signing.Verifier
@@ -400,17 +439,30 @@ func newParts(t *testing.T, w *world) parts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: "k", State: sigstore.Active, Signer: key, Public: key.Public()}})
+	ring := newRing(t, sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key})
+	return partsOf(t, w, w, ring, ring)
+}
+
+func newRing(t *testing.T, named ...sigstore.NamedKey) *sigstore.Keyring {
+	t.Helper()
+	ring, err := sigstore.NewKeyring(named)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := parts{ring: ring, legacy: sigstore.NewLegacy(ring), bundles: sigstore.NewBundles(ring)}
+	return ring
+}
+
+// partsOf gives parts that remember nothing yet. The registry is the world, or something around it.
+func partsOf(t *testing.T, w *world, registry signing.Registry, ring *sigstore.Keyring, k signing.Keys) parts {
+	t.Helper()
+	p := parts{ring: ring, keys: k, legacy: sigstore.NewLegacy(ring), bundles: sigstore.NewBundles(ring)}
+	var err error
 	if p.verifier, err = signing.NewVerifier(signing.VerifierConfig{
-		Registry: w, Keys: ring, Legacy: p.legacy, Bundles: p.bundles, Harbor: w, PublicHost: host,
+		Registry: registry, Keys: k, Legacy: p.legacy, Bundles: p.bundles, Harbor: w, PublicHost: host,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if p.merger, err = signing.NewMerger(w, p.legacy, p.bundles); err != nil {
+	if p.merger, err = signing.NewMerger(registry, p.legacy); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -419,9 +471,14 @@ func newParts(t *testing.T, w *world) parts {
 // newService is a signer that has just been started.
 func newService(t *testing.T, w *world, change ...func(*signing.Config)) (*signing.Service, *signing.Verifier) {
 	t.Helper()
-	p := newParts(t, w)
+	return newParts(t, w).service(t, w, change...)
+}
+
+// service is a signer of these parts.
+func (p parts) service(t *testing.T, w *world, change ...func(*signing.Config)) (*signing.Service, *signing.Verifier) {
+	t.Helper()
 	cfg := signing.Config{
-		Registry: w, Keys: p.ring, Legacy: p.legacy, Bundles: p.bundles, Verifier: p.verifier, Harbor: w, Queue: w, Policies: w, Logger: zerolog.Nop(),
+		Registry: w, Keys: p.keys, Legacy: p.legacy, Bundles: p.bundles, Verifier: p.verifier, Merger: p.merger, Harbor: w, Queue: w, Policies: w, Logger: zerolog.Nop(),
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -3,6 +3,7 @@ package sigstore
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,7 +16,7 @@ import (
 // existing manifest stays, byte for byte. A signature that is there already changes nothing: the result is the existing
 // manifest then, without blobs.
 //
-// The fault is permanent: Malformed if the existing manifest carries something else than signatures, TooLarge if one more
+// The fault is permanent: Malformed if the existing manifest is something else, such as an image, TooLarge if one more
 // does not fit.
 func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (artifact.Manifest, []artifact.Blob, error) {
 	layer := descriptor{
@@ -37,6 +38,9 @@ func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (arti
 	if err != nil {
 		return artifact.Manifest{}, nil, err
 	}
+	if slices.ContainsFunc(parsed.Layers, isImageLayer) {
+		return artifact.Manifest{}, nil, malformed(errors.New("it is an image"))
+	}
 	if slices.ContainsFunc(parsed.Layers, func(have descriptor) bool { return carriesSignature(have) && identityOf(have) == identityOf(layer) }) {
 		return *existing, nil, nil
 	}
@@ -52,6 +56,11 @@ func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (arti
 		blobs = append(blobs, config)
 	}
 	return artifact.Manifest{MediaType: existing.MediaType, Digest: artifact.DigestOf(raw), Raw: raw}, blobs, nil
+}
+
+// isImageLayer recognises a layer of a file system. What else may stand beside signatures is left to whoever put it there.
+func isImageLayer(layer descriptor) bool {
+	return strings.HasPrefix(layer.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(layer.MediaType, "application/vnd.docker.image.")
 }
 
 // Merge gives the manifest that carries the signatures of the current one, which is nil if there is none, and those that
@@ -73,6 +82,9 @@ func (l *Legacy) Merge(current *artifact.Manifest, others []artifact.Manifest) (
 	parsed, err := parseManifest(current.Raw)
 	if err != nil {
 		return artifact.Manifest{}, err
+	}
+	if slices.ContainsFunc(parsed.Layers, isImageLayer) {
+		return artifact.Manifest{}, malformed(errors.New("it is an image"))
 	}
 	missing := lacking(parsed.Layers, readable)
 	if len(missing) == 0 {
@@ -136,7 +148,7 @@ func readSigned(manifests []artifact.Manifest) []signed {
 	var readable []signed
 	for _, m := range manifests {
 		parsed, err := parseManifest(m.Raw)
-		if err != nil || len(parsed.Layers) > maxLayers {
+		if err != nil {
 			continue
 		}
 		m.Digest = artifact.DigestOf(m.Raw)

@@ -165,23 +165,23 @@ func TestAppendIsNotFooled(t *testing.T) {
 	l := newLegacy(t, active("p256"))
 	good := layerOf(t, loadedKeys()["p256"], cosignPayload(t, identity, digest, nil))
 	for name, layer := range map[string]map[string]any{
-		"another type": with(good, "mediaType", "application/vnd.oci.image.layer.v1.tar"),
+		"another type": with(good, "mediaType", "application/octet-stream"),
 		"wrong size":   with(good, "size", 3),
 		"no size":      with(good, "size", -1),
 	} {
 		existing := manifestOf(t, layer)
-		if got, err := l.Verify(t.Context(), existing, claim(), noFetch(t)); err != nil || len(got) != 0 {
+		if got, err := l.Verify(t.Context(), existing, claim(), anyKey, noFetch(t)); err != nil || len(got) != 0 {
 			t.Errorf("%s: Verify() = %d signatures, %v, want none", name, len(got), err)
 		}
 		m, _ := attach(t, "p256", &existing, claim())
-		if got, err := l.Verify(t.Context(), m, claim(), noFetch(t)); err != nil || len(got) != 1 {
+		if got, err := l.Verify(t.Context(), m, claim(), anyKey, noFetch(t)); err != nil || len(got) != 1 {
 			t.Errorf("%s: Verify() after Append = %d signatures, %v, want 1", name, len(got), err)
 		}
 		m, err := l.Merge(&existing, []artifact.Manifest{manifestOf(t, good)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := l.Verify(t.Context(), m, claim(), noFetch(t)); err != nil || len(got) != 1 {
+		if got, err := l.Verify(t.Context(), m, claim(), anyKey, noFetch(t)); err != nil || len(got) != 1 {
 			t.Errorf("%s: Verify() after Merge = %d signatures, %v, want 1", name, len(got), err)
 		}
 	}
@@ -203,6 +203,8 @@ func TestAppendRefuses(t *testing.T) {
 		"1,000 layers":   {manifestOf(t, thousand...).Raw, fault.TooLarge},
 		"full":           {bytes.Replace(valid, []byte("{"), append([]byte("{"), bytes.Repeat([]byte(" "), artifact.MaxManifest-len(valid))...), 1), fault.TooLarge},
 		"oversized":      {append(bytes.Repeat([]byte(" "), artifact.MaxManifest), valid...), fault.TooLarge},
+		"an image":       {manifestOf(t, map[string]any{"digest": other, "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "size": 9}).Raw, fault.Malformed},
+		"Docker's image": {manifestOf(t, map[string]any{"digest": other, "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 9}).Raw, fault.Malformed},
 		"no JSON":        {[]byte("<html>"), fault.Malformed},
 		"empty":          {nil, fault.Malformed},
 		"truncated":      {valid[:len(valid)-1], fault.Malformed},
@@ -252,7 +254,7 @@ func TestAppendLosesNothing(t *testing.T) {
 			}
 			m = &next
 		}
-		got, err := newLegacy(t, trusted...).Verify(t.Context(), *m, claim(), noFetch(t))
+		got, err := newLegacy(t, trusted...).Verify(t.Context(), *m, claim(), anyKey, noFetch(t))
 		if err != nil || len(got) != len(signers) {
 			rt.Errorf("Verify() = %d signatures, %v, want one by each of %d keys", len(got), err, len(signers))
 		}

@@ -26,7 +26,7 @@ func BenchmarkLegacy(b *testing.B) {
 		b.Run("Verify/"+name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if got, err := l.Verify(b.Context(), m, c, noFetch(b)); err != nil || len(got) != 1 {
+				if got, err := l.Verify(b.Context(), m, c, anyKey, noFetch(b)); err != nil || len(got) != 1 {
 					b.Fatal(len(got), err)
 				}
 			}
@@ -59,7 +59,7 @@ func BenchmarkLegacy(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if got, err := l.Verify(b.Context(), m, claim(), noFetch(b)); err != nil || len(got) != 1 {
+				if got, err := l.Verify(b.Context(), m, claim(), anyKey, noFetch(b)); err != nil || len(got) != 1 {
 					b.Fatal(len(got), err)
 				}
 			}

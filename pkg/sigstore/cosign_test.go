@@ -159,7 +159,7 @@ func TestWeAcceptCosignsLibrary(t *testing.T) {
 	}
 	m := artifact.Manifest{MediaType: manifestType, Digest: artifact.DigestOf(raw), Raw: raw}
 	m, _ = attach(t, "second", &m, claim())
-	got, err := newLegacy(t, active("second"), verifyOnly("p256")).Verify(t.Context(), m, claim(), blobs(annotated))
+	got, err := newLegacy(t, active("second"), verifyOnly("p256")).Verify(t.Context(), m, claim(), anyKey, blobs(annotated))
 	if err != nil || len(got) != 3 {
 		t.Errorf("Verify() = %d signatures, %v, want cosign's two and our own", len(got), err)
 	}

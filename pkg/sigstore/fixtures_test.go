@@ -114,6 +114,9 @@ func newRing(tb testing.TB, named ...sigstore.NamedKey) *sigstore.Keyring {
 	return r
 }
 
+// anyKey accepts all keys.
+func anyKey(string) bool { return true }
+
 func newLegacy(tb testing.TB, named ...sigstore.NamedKey) *sigstore.Legacy {
 	tb.Helper()
 	return sigstore.NewLegacy(newRing(tb, named...))

@@ -41,8 +41,6 @@ type Keyring struct {
 	names []string
 	// valid are the keys whose signatures count: the active ones first, because most signatures are by them.
 	valid []keys.PublicKey
-	// needsPayload says that one of valid cannot judge a signature by the hash of its payload.
-	needsPayload bool
 }
 
 // NewKeyring validates the keys and reports all that is wrong at once. Each key has a name and a state of its own: the
@@ -75,7 +73,6 @@ func NewKeyring(named []NamedKey) (*Keyring, error) {
 		for _, name := range r.names {
 			if k := r.named[name]; k.State == state {
 				r.valid = append(r.valid, k.Public)
-				r.needsPayload = r.needsPayload || k.Public.NeedsPayload()
 			}
 		}
 	}
@@ -175,6 +172,13 @@ func (r *Keyring) Accepts(name, keyID string) bool {
 	return false
 }
 
+// Deterministic says whether the key of this name makes the same signature of the same claim each time. A name that no
+// signing key has makes none.
+func (r *Keyring) Deterministic(name string) bool {
+	k := r.named[name]
+	return k.Signer == nil || k.Signer.Deterministic()
+}
+
 // KeyID is the id of the key of this name, whatever its state; false if there is none.
 func (r *Keyring) KeyID(name string) (string, bool) {
 	k, known := r.named[name]
@@ -193,13 +197,10 @@ func (r *Keyring) verifier(signed, signature []byte, hint string) (keys.PublicKe
 	return keys.PublicKey{}, false
 }
 
-// mayVerify says whether the signature could be that of a valid key over the bytes with this SHA-256.
-func (r *Keyring) mayVerify(sum, signature []byte) bool {
-	if r.needsPayload {
-		return true
-	}
+// mayVerify says whether the signature could be that of a valid and accepted key over the bytes with this SHA-256.
+func (r *Keyring) mayVerify(sum, signature []byte, accepts func(keyID string) bool) bool {
 	for _, key := range r.valid {
-		if key.VerifiesHash(sum, signature) {
+		if accepts(key.ID()) && (key.NeedsPayload() || key.VerifiesHash(sum, signature)) {
 			return true
 		}
 	}

@@ -126,7 +126,7 @@ func TestKeyringSignRefusesClaims(t *testing.T) {
 	c := claim()
 	c.Annotations = map[string]string{"a": strings.Repeat("x", 65000)}
 	m, _ := attach(t, "p256", nil, c)
-	if got, err := newLegacy(t, active("p256")).Verify(t.Context(), m, c, noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := newLegacy(t, active("p256")).Verify(t.Context(), m, c, anyKey, noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() of a large payload = %d signatures, %v, want 1", len(got), err)
 	}
 	m, pieces := compose(t, sign(t, "p256", artifact.Bundle, c))

@@ -28,8 +28,14 @@ func (l *Legacy) Tag(digest string) string {
 	return strings.Replace(digest, ":", "-", 1) + ".sig"
 }
 
-// Verify gives the signatures in a signature manifest that are valid for the claim: each verifies with a key that is known
-// and not revoked, over a payload that names the claim's digest and identity, with whatever annotations. Without any, the
+// Candidate says whether a referrer may be a manifest of this format. Harbor lists one under the type of its configuration,
+// which is cosign's and this program's alike; attestations, SBOMs and bundles have other ones.
+func (l *Legacy) Candidate(d artifact.Descriptor) bool {
+	return d.ArtifactType == "" || d.ArtifactType == configType
+}
+
+// Verify gives the signatures in a signature manifest that are valid for the claim: each verifies with a key that is known,
+// not revoked and accepted, over a payload that names the claim's digest and identity, with whatever annotations. Without any, the
 // manifest does not make the digest signed.
 //
 // Layers that are something else are ignored, and so is a manifest that cannot be read or is beyond the limits (4 MiB,
@@ -38,9 +44,11 @@ func (l *Legacy) Tag(digest string) string {
 // manifest names, so that garbage costs no request (Ed25519 signs the payload itself: with such a key each candidate is
 // fetched). A failing fetch is an error ("cannot tell" is not "no"), unless another signature counts or the fetch says that
 // the payload does not exist or is too large.
-func (l *Legacy) Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error) {
+func (l *Legacy) Verify(
+	ctx context.Context, m artifact.Manifest, claim artifact.Claim, accepts func(keyID string) bool, fetch Fetch,
+) ([]artifact.Signature, error) {
 	parsed, err := parseManifest(m.Raw)
-	if err != nil || len(parsed.Layers) > maxLayers {
+	if err != nil {
 		return nil, nil //nolint:nilerr // an unreadable manifest carries no signature: that is the answer
 	}
 	known, err := knownDocuments(claim)
@@ -59,7 +67,7 @@ func (l *Legacy) Verify(ctx context.Context, m artifact.Manifest, claim artifact
 			continue // nobody can read it
 		}
 		if body == nil {
-			if !l.keys.mayVerify(sum, signature) {
+			if !l.keys.mayVerify(sum, signature, accepts) {
 				continue
 			}
 			if body, err = fetchBlob(ctx, layer, fetch); err != nil {
@@ -70,7 +78,7 @@ func (l *Legacy) Verify(ctx context.Context, m artifact.Manifest, claim artifact
 				continue
 			}
 		}
-		if key, ok := l.keys.verifier(body, signature, ""); ok {
+		if key, ok := l.keys.verifier(body, signature, ""); ok && accepts(key.ID()) {
 			found = append(found, artifact.Signature{Format: artifact.Legacy, KeyID: key.ID(), Payload: body, Bytes: signature})
 		}
 	}

@@ -199,20 +199,20 @@ func TestLegacySaysNo(t *testing.T) {
 			if fetch == nil {
 				fetch = noFetch(t)
 			}
-			got, err := l.Verify(t.Context(), tt.manifest, claim(), fetch)
+			got, err := l.Verify(t.Context(), tt.manifest, claim(), anyKey, fetch)
 			if err != nil || len(got) != 0 {
 				t.Errorf("Verify() = %d signatures, error %v, want neither", len(got), err)
 			}
 		})
 	}
 	// What the table changes must be all that is wrong.
-	if got, err := ours.Verify(t.Context(), valid, claim(), noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := ours.Verify(t.Context(), valid, claim(), anyKey, noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() of the manifest that the table starts from = %d signatures, error %v, want 1", len(got), err)
 	}
-	if got, err := ours.Verify(t.Context(), manifestOf(t, 1, "a", good), claim(), noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := ours.Verify(t.Context(), manifestOf(t, 1, "a", good), claim(), anyKey, noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() beside garbage = %d signatures, error %v, want 1", len(got), err)
 	}
-	if got, err := ours.Verify(t.Context(), manifestOf(t, garbage[:1000]...), claim(), noFetch(t)); err != nil || len(got) != 1 {
+	if got, err := ours.Verify(t.Context(), manifestOf(t, garbage[:1000]...), claim(), anyKey, noFetch(t)); err != nil || len(got) != 1 {
 		t.Errorf("Verify() of 1,000 layers = %d signatures, error %v, want 1", len(got), err)
 	}
 }
@@ -224,7 +224,7 @@ func TestLegacySaysYes(t *testing.T) {
 			t.Parallel()
 			l := newLegacy(t, active(name))
 			m, _ := attach(t, name, nil, claim())
-			got, err := l.Verify(t.Context(), m, claim(), noFetch(t))
+			got, err := l.Verify(t.Context(), m, claim(), anyKey, noFetch(t))
 			if err != nil || len(got) != 1 || got[0].KeyID != key.ID() || !bytes.Equal(got[0].Payload, cosignPayload(t, identity, digest, nil)) {
 				t.Errorf("Verify() = %+v, %v, want one signature by %s", got, err, key.ID())
 			}
@@ -233,7 +233,7 @@ func TestLegacySaysYes(t *testing.T) {
 			t.Parallel()
 			body := cosignPayload(t, identity, digest, map[string]string{"commit": "abc"})
 			l := newLegacy(t, verifyOnly(name))
-			got, err := l.Verify(t.Context(), manifestOf(t, layerOf(t, key, body)), claim(), blobs(body))
+			got, err := l.Verify(t.Context(), manifestOf(t, layerOf(t, key, body)), claim(), anyKey, blobs(body))
 			if err != nil || len(got) != 1 || !bytes.Equal(got[0].Payload, body) {
 				t.Errorf("Verify() = %+v, %v, want one signature", got, err)
 			}
@@ -249,7 +249,7 @@ func TestLegacyRecomputesPayloads(t *testing.T) {
 	l := newLegacy(t, active("p256"), verifyOnly("ed25519"))
 	m, _ := attach(t, "p256", nil, claim())
 	m, _ = attach(t, "ed25519", &m, annotated)
-	if got, err := l.Verify(t.Context(), m, annotated, noFetch(t)); err != nil || len(got) != 2 {
+	if got, err := l.Verify(t.Context(), m, annotated, anyKey, noFetch(t)); err != nil || len(got) != 2 {
 		t.Errorf("Verify() = %d signatures, %v, want both", len(got), err)
 	}
 }
@@ -262,12 +262,12 @@ func TestLegacyFetchFails(t *testing.T) {
 	broken := fault.Newf(fault.Transient, fault.Unreachable, "no connection")
 	fetch := func(context.Context, string) ([]byte, error) { return nil, broken }
 
-	if got, err := l.Verify(t.Context(), manifestOf(t, annotated), claim(), fetch); !errors.Is(err, broken) || len(got) != 0 {
+	if got, err := l.Verify(t.Context(), manifestOf(t, annotated), claim(), anyKey, fetch); !errors.Is(err, broken) || len(got) != 0 {
 		t.Errorf("Verify() = %d signatures, %v, want the failure of the fetch: cannot tell is not no", len(got), err)
 	}
 	valid := layerOf(t, key, cosignPayload(t, identity, digest, nil))
 	for _, m := range []artifact.Manifest{manifestOf(t, annotated, valid), manifestOf(t, valid, annotated)} {
-		if got, err := l.Verify(t.Context(), m, claim(), fetch); err != nil || len(got) != 1 {
+		if got, err := l.Verify(t.Context(), m, claim(), anyKey, fetch); err != nil || len(got) != 1 {
 			t.Errorf("Verify() = %d signatures, %v, want the one that needs no fetch", len(got), err)
 		}
 	}
@@ -279,7 +279,7 @@ func TestLegacyFindsAllKeys(t *testing.T) {
 	l := newLegacy(t, active("p256"), verifyOnly("second"))
 	own := cosignPayload(t, identity, digest, nil)
 	m := manifestOf(t, layerOf(t, second, own), layerOf(t, loadedKeys()["p384"], own), layerOf(t, key, own))
-	got, err := l.Verify(t.Context(), m, claim(), noFetch(t))
+	got, err := l.Verify(t.Context(), m, claim(), anyKey, noFetch(t))
 	if err != nil || len(got) != 2 || got[0].KeyID != second.ID() || got[1].KeyID != key.ID() {
 		t.Errorf("Verify() = %+v, %v, want the signatures by %s and %s", got, err, second.ID(), key.ID())
 	}
@@ -295,7 +295,7 @@ func FuzzLegacyVerify(f *testing.F) {
 	f.Add([]byte(`{"layers":[{"mediaType":"` + layerType + `"}],"Layers":[]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := artifact.Manifest{Raw: raw}
-		got, err := l.Verify(t.Context(), m, claim(), blobs(own))
+		got, err := l.Verify(t.Context(), m, claim(), anyKey, blobs(own))
 		if err != nil {
 			t.Fatalf("Verify() = %v, want signatures or none", err)
 		}
@@ -310,7 +310,7 @@ func FuzzLegacyVerify(f *testing.F) {
 			return
 		}
 		// Whatever could be appended to carries our signature afterwards, and those that it had.
-		after, err := l.Verify(t.Context(), appended, claim(), blobs(own))
+		after, err := l.Verify(t.Context(), appended, claim(), anyKey, blobs(own))
 		if err != nil || len(after) < max(1, len(got)) {
 			t.Errorf("after Append, Verify() = %d signatures, %v, want at least %d\n%s", len(after), err, max(1, len(got)), appended.Raw)
 		}

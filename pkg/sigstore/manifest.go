@@ -76,6 +76,10 @@ func parseManifest(raw []byte) (imageManifest, error) {
 	if m.Layers == nil || m.Manifests != nil {
 		return imageManifest{}, malformed(errors.New("it is no image manifest"))
 	}
+	if len(*m.Layers) > maxLayers {
+		return imageManifest{}, fault.Newf(fault.Permanent, fault.TooLarge, "the signature manifest has %d layers, at most %d are read: delete it and sign again",
+			len(*m.Layers), maxLayers)
+	}
 	var p imageManifest
 	if !namesLayersOnce(raw) {
 		if _, err := endOfLayers(raw); err != nil {

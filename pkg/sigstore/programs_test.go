@@ -127,7 +127,7 @@ func testProgramLegacy(t *testing.T, p program, name string) {
 		t.Error("cosign refuses its own signature")
 	}
 	raw := r.get(t.Context(), "/v2/demo/app/manifests/"+l.Tag(subject.Digest))
-	got, err := l.Verify(t.Context(), artifact.Manifest{Raw: raw}, c, r.fetch())
+	got, err := l.Verify(t.Context(), artifact.Manifest{Raw: raw}, c, anyKey, r.fetch())
 	if err != nil || len(got) != want {
 		t.Errorf("Verify() = %d signatures, %v, want %d as cosign says, in\n%s", len(got), err, want, raw)
 	}

@@ -68,10 +68,11 @@ func New(ctx context.Context, cfg *config.Signer, logger zerolog.Logger) (*App, 
 	return a, nil
 }
 
-// Check does all of New that leaves no trace: it reads keys and secrets, but binds no listener and connects to nothing.
+// Check does all of New that leaves no trace: it reads keys and secrets, and lets a KMS or HSM sign; it binds no listener and
+// connects to nothing else.
 func Check(ctx context.Context, cfg *config.Signer) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
-	return errors.Join(config.CheckFiles(cfg), a.build(ctx), a.engine.close(), shell.CheckQueue(cfg.Queue))
+	return errors.Join(config.CheckFiles(cfg), a.build(ctx), a.engine.unproven(), a.engine.close(), shell.CheckQueue(cfg.Queue))
 }
 
 func (a *App) build(ctx context.Context) error {
@@ -138,6 +139,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Strs("keys", a.engine.keyIDs()).
 		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Strs("projects", a.cfg.Projects).Msg("signer starts")
+	if err := a.engine.unproven(); err != nil {
+		a.logger.Error().Err(err).Msg("a KMS or HSM is away: what its keys sign waits until it answers")
+	}
 	if len(a.cfg.Projects) == 0 {
 		a.logger.Warn().Msg("no projects are configured: nothing is signed")
 	}
@@ -170,7 +174,7 @@ func (a *App) connect(ctx context.Context) error {
 func (a *App) sign(ctx context.Context) error {
 	e := &a.engine
 	service, err := signing.New(signing.Config{
-		Registry: a.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Verifier: e.verifier, Harbor: a.harbor,
+		Registry: a.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Verifier: e.verifier, Merger: e.merger, Harbor: a.harbor,
 		Queue: a.queue, Policies: a.policies, Watch: e.watch,
 		MaxAge: a.cfg.Sign.MaxAge, Logger: a.logger, Registerer: a.registry,
 	})

@@ -39,7 +39,7 @@ func (e *engine) build(ctx context.Context, a *App) error {
 	}); err != nil {
 		return err
 	}
-	if e.merger, err = signing.NewMerger(a.images, e.legacy, e.bundles); err != nil {
+	if e.merger, err = signing.NewMerger(a.images, e.legacy); err != nil {
 		return err
 	}
 	if e.watch, err = signing.NewWatch(e.merger, a.logger, a.registry); err != nil {
@@ -61,10 +61,20 @@ func (e *engine) openKey(ctx context.Context, k config.Key, dialer *egress.Diale
 		s.Transport = transport
 	}
 	key, err := keys.Open(ctx, s)
-	if err == nil {
-		e.keys = append(e.keys, key)
+	if err != nil {
+		return nil, err
 	}
-	return key, err
+	e.keys = append(e.keys, key)
+	return key, nil
+}
+
+// unproven gives the keys whose KMS or HSM is away, with the reasons; nil if there are none.
+func (e *engine) unproven() error {
+	var errs []error
+	for _, k := range e.keys {
+		errs = append(errs, k.Unproven())
+	}
+	return errors.Join(errs...)
 }
 
 // openKeys opens all keys and reports all that is wrong with them at once.

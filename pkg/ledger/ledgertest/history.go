@@ -55,14 +55,14 @@ func Histories() *rapid.Generator[[]artifact.Entry] {
 			seq += rapid.Uint64Range(1, 3).Draw(t, "gap") // a stream may lack sequences
 			entry := artifact.Entry{Seq: seq}
 			if rapid.IntRange(0, 9).Draw(t, "readable") > 0 {
-				entry.Event = event(t)
+				entry.Event = event(t, seq)
 			}
 			return entry
 		}), 0, 40).Draw(t, "history")
 	})
 }
 
-func event(t *rapid.T) artifact.Event {
+func event(t *rapid.T, seq uint64) artifact.Event {
 	kinds := []artifact.Kind{
 		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed,
 		artifact.Skipped, artifact.Vanished, artifact.Failed, artifact.Dead, "of_the_future",
@@ -97,6 +97,9 @@ func event(t *rapid.T) artifact.Event {
 		}
 	case artifact.Failed, artifact.Dead:
 		e.Unsigned = rapid.Bool().Draw(t, "unsigned")
+		if rapid.Bool().Draw(t, "says as of when") {
+			e.AsOf = rapid.Uint64Range(0, seq+2).Draw(t, "as_of") // a writer may claim what it cannot have seen
+		}
 	default:
 	}
 	return e

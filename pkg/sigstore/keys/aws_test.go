@@ -195,6 +195,14 @@ func TestAWSRefusesKeys(t *testing.T) {
 		if n := a.count("Sign"); n != 0 {
 			t.Errorf("%s: AWS was asked for %d signatures, want none", name, n)
 		}
+		// A pinned key is known to be such a one without asking.
+		a.breakWith(awsStatus(500, "KMSInternalException", "internal"))
+		s := a.source(t)
+		s.PublicKeyFile = file(t, string(loadedKeys()[name].PublicPEM()))
+		_, err = keys.Open(t.Context(), s)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s, pinned while AWS is away: Open() = %v, want an error with %q", name, err, want)
+		}
 	}
 }
 

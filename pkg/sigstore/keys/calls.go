@@ -27,7 +27,7 @@ type remote interface {
 const closeSlack = 2 * time.Second
 
 var (
-	errNoPublicKey = errors.New("the public key cannot be read")
+	errNoPublicKey = errors.New("the public key cannot be read: name a public key file")
 	errClosed      = errors.New("the key is closed: this program is stopping")
 	// errStrange is a signature by another key or algorithm than the public key's.
 	errStrange = errors.New("the signature does not verify with the public key")

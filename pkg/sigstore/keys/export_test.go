@@ -26,5 +26,9 @@ func (f *FakeRemote) sign(ctx context.Context, _ crypto.PublicKey, payload []byt
 
 // OpenFake opens a key of a fake. MaxCalls and Timeout must be set.
 func OpenFake(ctx context.Context, s Source, f *FakeRemote) (*Key, error) {
-	return s.prepare(ctx, newCalls(s.MaxCalls, s.Timeout, f), "fake", PublicKey{})
+	pinned, err := s.pinned()
+	if err != nil {
+		return nil, err
+	}
+	return s.prepare(ctx, newCalls(s.MaxCalls, s.Timeout, f), "fake", pinned)
 }

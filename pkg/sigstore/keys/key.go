@@ -21,6 +21,8 @@ type Key struct {
 	// close frees what sign uses; nil if that is nothing.
 	close         func() error
 	deterministic bool
+	// proof is that of a key in a KMS or HSM; nil for a file's, which is proven before there is a Key.
+	proof *proof
 }
 
 // Public is the key that verifies.
@@ -36,7 +38,26 @@ func (k *Key) ID() string { return k.public.ID() }
 // and Ed25519, whose algorithms are so.
 func (k *Key) Deterministic() bool { return k.deterministic }
 
+// Proven says whether the key has signed something that verifies with its public key.
+func (k *Key) Proven() bool { return k.Unproven() == nil }
+
+// Unproven is why the key is not proven; nil if it is. That happens to keys of a KMS or HSM with [Source.PublicKeyFile] alone: nobody
+// answered when the key was opened, and no signature found anybody, or the right key, since. Once proven, a key stays so.
+func (k *Key) Unproven() error {
+	if k.proof == nil {
+		return nil
+	}
+	_, missing := k.proof.state()
+	if missing == nil {
+		return nil
+	}
+	return fmt.Errorf("key %q: %s: %w", k.name, k.proof.where, missing)
+}
+
 // Sign signs a payload with SHA-256: ECDSA in ASN.1 DER, RSA PKCS #1 v1.5, or pure Ed25519. It makes one attempt.
+//
+// A key that is not proven yet is proven first, by one caller at a time. The others wait for that, not longer than [Source.Timeout], and
+// fail with it. If another key than the pinned one answers, the error says so, and so does [Key.Unproven].
 //
 // If ctx ends first, the error is that of ctx, at once, also while waiting for a place among the calls to a KMS or HSM. Every
 // other error is a transient fault with the reason [fault.KeyUnavailable]: it concerns all digests alike.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,6 +81,7 @@ func testKMS(t *testing.T, c kmsCase) {
 			t.Errorf("Open() with another public key = %v, want it refused for good", err)
 		}
 	})
+	t.Run("away at the start", func(t *testing.T) { t.Parallel(); testKMSAway(t, c) })
 	t.Run("transport", func(t *testing.T) {
 		t.Parallel()
 		there, s := c.start(t, rawKeys()["p256"])
@@ -98,6 +100,49 @@ func testKMS(t *testing.T, c kmsCase) {
 		}
 	})
 	t.Run("at a time", func(t *testing.T) { t.Parallel(); testKMSMaxCalls(t, c) })
+}
+
+// testKMSAway opens a pinned key at each fault and mends it; then one that turns out to be another.
+func testKMSAway(t *testing.T, c kmsCase) {
+	t.Helper()
+	there, s := c.start(t, rawKeys()["p256"])
+	s.PublicKeyFile = file(t, string(loadedKeys()["p256"].PublicPEM()))
+	for name, f := range c.faults {
+		there.breakWith(f.fault)
+		key, err := keys.Open(t.Context(), s)
+		if err != nil {
+			t.Errorf("%s: Open: %v", name, err)
+			continue
+		}
+		if err := key.Unproven(); err == nil || fault.Of(err).Reason != fault.KeyUnavailable {
+			t.Errorf("%s: Unproven() = %v, want a fault of the key", name, err)
+		} else {
+			wantNoSecret(t, err, c.secrets...)
+		}
+		_, err = key.Sign(t.Context(), []byte("payload"))
+		wantUnavailable(t, err, "unproven since the start: ")
+		wantNoSecret(t, err, c.secrets...)
+		there.breakWith(nil)
+		wantSigns(t, key, rawKeys()["p256"].Public())
+		if err := key.Unproven(); err != nil {
+			t.Errorf("%s: Unproven() = %v after it was mended", name, err)
+		}
+		closeKey(t, key)
+	}
+
+	there.breakWith(answerWith(http.StatusServiceUnavailable, ""))
+	s.PublicKeyFile = file(t, string(loadedKeys()["second"].PublicPEM()))
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, key)
+	there.breakWith(nil)
+	_, err = key.Sign(t.Context(), []byte("payload"))
+	wantUnavailable(t, err, "is not the one in "+s.PublicKeyFile)
+	if err := key.Unproven(); err == nil || !strings.Contains(err.Error(), "then restart") {
+		t.Errorf("Unproven() = %v, want what to do", err)
+	}
 }
 
 // counted counts the requests that a transport carries.
@@ -127,6 +172,7 @@ func testKMSFaults(t *testing.T, c kmsCase) {
 		wantNoSecret(t, err, c.secrets...)
 		_, err = keys.Open(t.Context(), s)
 		wantUnavailable(t, err, `key "prod": `)
+		wantUnavailable(t, err, "set public_key_file to start without it")
 		wantNoSecret(t, err, c.secrets...)
 		there.breakWith(nil)
 		if _, err := key.Sign(t.Context(), []byte("payload")); err != nil {

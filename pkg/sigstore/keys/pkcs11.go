@@ -35,8 +35,11 @@ type hsmKey struct {
 	mu     sync.Mutex
 	free   []session // guarded by mu: the sessions that no call uses
 	closed bool      // guarded by mu
+
+	// entry is held by who logs in, so that one PIN at most is tried at a time. It is not mu, because a login may hang.
+	entry sync.Mutex
 	// refused is the hash of a PIN that the token did not take, which is not tried again: tokens lock themselves after a few
-	// wrong ones. Guarded by mu.
+	// wrong ones. Guarded by entry.
 	refused [sha256.Size]byte
 }
 
@@ -122,17 +125,23 @@ func (k *hsmKey) with(do func(session) error) error {
 }
 
 func (k *hsmKey) session() (session, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed {
-		return session{}, errClosed
-	}
-	if n := len(k.free); n > 0 {
-		s := k.free[n-1]
-		k.free = k.free[:n-1]
+	if s, found := k.reuse(); found {
 		return s, nil
 	}
+	k.entry.Lock()
+	defer k.entry.Unlock()
 	return k.login()
+}
+
+func (k *hsmKey) reuse() (s session, found bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := len(k.free)
+	if n == 0 {
+		return session{}, false
+	}
+	s, k.free = k.free[n-1], k.free[:n-1]
+	return s, true
 }
 
 func (k *hsmKey) keep(s session) {
@@ -145,7 +154,7 @@ func (k *hsmKey) keep(s session) {
 	k.free = append(k.free, s)
 }
 
-// login opens a session and finds the private key. The caller holds mu, so that one PIN at most is tried at a time.
+// login opens a session and finds the private key. The caller holds entry.
 func (k *hsmKey) login() (session, error) {
 	slot, err := k.slot()
 	if err != nil {

@@ -3,15 +3,19 @@
 package keys_test
 
 import (
+	"crypto/ecdsa"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -30,7 +34,7 @@ type hsm struct {
 }
 
 // tokens of softHSM. The PIN of a token is known or unknown per process, not per key: tests of it have tokens of their own.
-func tokenNames() []string { return []string{"main", "pins", "removed", "twin", "twin"} }
+func tokenNames() []string { return []string{"main", "pins", "pinned", "removed", "twin", "twin"} }
 
 // softHSM is started once, before any module is loaded.
 var softHSM = sync.OnceValues(func() (hsm, error) {
@@ -72,6 +76,7 @@ var softHSM = sync.OnceValues(func() (hsm, error) {
 	load("main", "same", "b2", "second")
 	load("main", "private", "c1", "second", "--no-public-key")
 	load("pins", "key", "01", "p256")
+	load("pinned", "key", "01", "p256")
 	load("removed", "key", "01", "p256")
 	return h, err
 })
@@ -194,6 +199,105 @@ func TestPKCS11WrongPIN(t *testing.T) {
 	}
 	defer closeKey(t, key)
 	wantSigns(t, key, rawKeys()["p256"].Public())
+}
+
+// TestPKCS11AwayAtTheStart opens a pinned key before there is its token.
+func TestPKCS11AwayAtTheStart(t *testing.T) {
+	late := strconv.FormatInt(time.Now().UnixNano(), 10) // another one in each run of this test
+	s := source(t, late, "key")
+	_, err := keys.Open(t.Context(), s)
+	wantUnavailable(t, err, "set public_key_file to start without it")
+	s.PublicKeyFile = file(t, string(loadedKeys()["p256"].PublicPEM()))
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, key)
+	_, err = key.Sign(t.Context(), []byte("payload"))
+	wantUnavailable(t, err, "token "+late+": unproven since the start: asking for the public key: there is no token with this label")
+	plugIn(t, s.PKCS11)
+	wantSigns(t, key, rawKeys()["p256"].Public())
+	if err := key.Unproven(); err != nil {
+		t.Errorf("Unproven() = %v after a signature", err)
+	}
+}
+
+// plugIn makes the token with a private key alone. This process does it, because SoftHSM looks for tokens of others at its start
+// alone.
+func plugIn(t *testing.T, o keys.PKCS11Options) {
+	t.Helper()
+	raw, ok := rawKeys()["p256"].(*ecdsa.PrivateKey)
+	if !ok {
+		t.Fatal("the key is not ECDSA")
+	}
+	secret, err := raw.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	curve, err := asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	module := pkcs11.New(o.Module) // stays loaded: see hsmKey
+	slots, err := module.GetSlotList(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := slots[len(slots)-1] // SoftHSM keeps one free, and lists it last
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(module.InitToken(slot, "so-"+pin, o.Token))
+	session, err := module.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	must(err)
+	must(module.Login(session, pkcs11.CKU_SO, "so-"+pin))
+	must(module.InitPIN(session, pin))
+	must(module.Logout(session))
+	must(module.Login(session, pkcs11.CKU_USER, pin))
+	_, err = module.CreateObject(session, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.Label), pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve), pkcs11.NewAttribute(pkcs11.CKA_VALUE, secret),
+	})
+	must(err)
+	must(module.CloseSession(session))
+}
+
+// TestPKCS11TriesAWrongPINOnce is so for a key that is not proven yet, too: tokens lock themselves.
+func TestPKCS11TriesAWrongPINOnce(t *testing.T) {
+	s := source(t, "pinned", "key")
+	s.PublicKeyFile = file(t, string(loadedKeys()["p256"].PublicPEM()))
+	const wrong = "Hunter3-1234"
+	write(t, s.PKCS11.PINFile, []byte(wrong), 0)
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, key)
+	for range 5 {
+		_, err = key.Sign(t.Context(), []byte("payload"))
+		wantUnavailable(t, err, "it is not tried again, lest the token lock itself")
+		wantNoSecret(t, err, wrong, pin)
+	}
+	wantNoSecret(t, key.Unproven(), wrong, pin)
+	write(t, s.PKCS11.PINFile, []byte(pin), 0)
+	wantSigns(t, key, rawKeys()["p256"].Public())
+}
+
+func TestPKCS11ClosesWhileALoginHangs(t *testing.T) {
+	done := make(chan error, 1)
+	go func() { done <- keys.CloseWhileALoginHangs() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("close() = %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("close() waits for the login")
+	}
 }
 
 // TestPKCS11LogsInAgain logs the process out behind the key's back, as an HSM that restarts does.

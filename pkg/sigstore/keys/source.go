@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/harborseal/harborseal/pkg/fault"
 )
 
 const (
@@ -44,7 +42,8 @@ type Source struct {
 	// PKCS11 is a key in an HSM. Only a build with the tag pkcs11 and CGO can open it.
 	PKCS11 PKCS11Options
 
-	// PublicKeyFile is a PEM file with the public key that the key must have; empty for any.
+	// PublicKeyFile is a PEM file with the public key that the key must have; empty for any. With it, a key in a KMS or HSM that
+	// does not answer can be opened.
 	PublicKeyFile string
 
 	// Transport carries every request to Vault and AWS; it is required for them and belongs to the caller: the one of
@@ -99,7 +98,8 @@ type PKCS11Options struct {
 // Open opens a key. A key in a KMS or HSM is asked for its public part once, which is kept, and then for a signature.
 //
 // An error that is a fault of the reason [fault.KeyUnavailable] comes from the KMS or HSM: trying again may help. Any other
-// needs another configuration or another key. The caller closes the key.
+// needs another configuration or another key. With [Source.PublicKeyFile], Open does not return such a fault but a key that is not
+// proven yet: see [Key.Unproven]. The caller closes the key.
 func Open(ctx context.Context, s Source) (*Key, error) {
 	key, err := s.open(ctx)
 	if err != nil {
@@ -169,8 +169,8 @@ func (s Source) matches(public, pinned PublicKey) error {
 	if pinned.IsZero() || pinned.ID() == public.ID() {
 		return nil
 	}
-	return fmt.Errorf("its public key %s is not the one in %s (%s): point it at the right key, or replace that file if the key was changed on purpose",
-		public.ID(), s.PublicKeyFile, pinned.ID())
+	return fmt.Errorf("its public key %s is not the one in %s (%s): point it at the right key, or replace that file if the key was changed "+
+		"on purpose; then restart", public.ID(), s.PublicKeyFile, pinned.ID())
 }
 
 // openRemote opens a key of a KMS or HSM.
@@ -183,10 +183,13 @@ func (s Source) openRemote(ctx context.Context, pinned PublicKey) (*Key, error) 
 		return nil, err
 	}
 	key, err := s.prepare(ctx, newCalls(s.MaxCalls, s.Timeout, there), where, pinned)
-	if err != nil {
-		return nil, errors.Join(err, there.close())
+	switch {
+	case err == nil:
+		return key, nil
+	case pinned.IsZero() && passes(err):
+		err = fmt.Errorf("%w (set public_key_file to start without it)", err)
 	}
-	return key, nil
+	return nil, errors.Join(fmt.Errorf("%s: %w", where, err), there.close())
 }
 
 // connect gives the far side of a key, and what to call it in errors.
@@ -208,45 +211,64 @@ func defaultTo(n, otherwise int) int {
 	return n
 }
 
-// prepare asks for the public key and proves that the private one belongs to it.
+// prepare makes a key and proves it. If the other side does not answer now, a pinned key is proven later.
 func (s Source) prepare(ctx context.Context, c *calls, where string, pinned PublicKey) (*Key, error) {
-	asked, err := c.publicKey(ctx)
 	public := pinned
-	switch {
-	case errors.Is(err, errNoPublicKey) && !pinned.IsZero():
-		// The trial signature proves that the pinned key is the right one.
-	case errors.Is(err, errNoPublicKey):
-		return nil, fmt.Errorf("%s: %w: name a public key file", where, err)
-	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("%s: asking for the public key: %w", where, ctx.Err())
-	case err != nil:
-		return nil, fault.New(fault.Transient, fault.KeyUnavailable, fmt.Errorf("%s: asking for the public key: %w", where, err))
-	default:
-		if public, err = newPublicKey(asked); err != nil {
-			return nil, fmt.Errorf("%s: %w", where, err)
-		}
-		if err := s.matches(public, pinned); err != nil {
-			return nil, fmt.Errorf("%s: %w", where, err)
+	if pinned.IsZero() {
+		var err error
+		if public, err = ask(ctx, c); err != nil {
+			return nil, err
 		}
 	}
 	if err := c.there.fits(public.key); err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
+		return nil, err
 	}
-	key := &Key{public: public, deterministic: !randomized(public), close: c.close, name: s.Name}
+	p := newProof(c, where, func(ctx context.Context) error { return s.confirm(ctx, c, public) })
+	if err := p.try(ctx); err == nil || !pinned.IsZero() && passes(err) {
+		p.settle(err)
+	} else {
+		return nil, err
+	}
+	key := &Key{public: public, deterministic: !randomized(public), close: c.close, name: s.Name, proof: p}
 	key.sign = func(ctx context.Context, payload []byte) ([]byte, error) {
+		if err := p.require(ctx); err != nil {
+			return nil, fmt.Errorf("%s: unproven since the start: %w", where, err)
+		}
 		signature, err := c.sign(ctx, public, payload)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", where, err)
 		}
 		return signature, nil
 	}
-	if err := prove(public, func(probe []byte) ([]byte, error) { return key.sign(ctx, probe) }); err != nil {
-		switch {
-		case ctx.Err() != nil || errors.Is(err, errStrange):
-			return nil, err
-		default:
-			return nil, fault.New(fault.Transient, fault.KeyUnavailable, err)
+	return key, nil
+}
+
+// ask asks for the public key. It gives errNoPublicKey if the other side can sign but not tell it.
+func ask(ctx context.Context, c *calls) (PublicKey, error) {
+	asked, err := c.publicKey(ctx)
+	switch {
+	case errors.Is(err, errNoPublicKey):
+		return PublicKey{}, err
+	case err != nil:
+		return PublicKey{}, unavailable(ctx, fmt.Errorf("asking for the public key: %w", err))
+	}
+	return newPublicKey(asked)
+}
+
+// confirm finds out that the other side signs with the private key of public: by a trial signature, and before that, if public is
+// pinned, by what the other side says its public key is.
+func (s Source) confirm(ctx context.Context, c *calls, public PublicKey) error {
+	if s.PublicKeyFile != "" {
+		asked, err := ask(ctx, c)
+		if err == nil {
+			err = s.matches(asked, public)
+		}
+		if err != nil && !errors.Is(err, errNoPublicKey) { // if it cannot tell, the trial signature alone decides
+			return err
 		}
 	}
-	return key, nil
+	if err := prove(public, func(probe []byte) ([]byte, error) { return c.sign(ctx, public, probe) }); err != nil {
+		return unavailable(ctx, err)
+	}
+	return nil
 }

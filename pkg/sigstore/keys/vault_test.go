@@ -235,6 +235,15 @@ func TestVaultKeyVersion(t *testing.T) {
 	_, err = newest.Sign(t.Context(), []byte("payload"))
 	wantUnavailable(t, err, "rotated or replaced")
 	s.Vault.KeyVersion = 2
+	v.breakWith(answerWith(503, `{"errors":["Vault is sealed"]}`))
+	late, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, late)
+	v.breakWith(nil)
+	_, err = late.Sign(t.Context(), []byte("payload"))
+	wantUnavailable(t, err, "rotated or replaced")
 	if _, err := keys.Open(t.Context(), s); err == nil || !strings.Contains(err.Error(), "rotated or replaced") {
 		t.Errorf("version 2 with the public key of version 1: Open() = %v, want it refused", err)
 	}
@@ -322,6 +331,12 @@ func TestVaultLeavesNoFolder(t *testing.T) {
 	if _, err := keys.Open(t.Context(), s); err == nil {
 		t.Error("Open() succeeded, want an error")
 	}
+	s.PublicKeyFile = file(t, string(key.PublicPEM()))
+	unproven, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeKey(t, unproven)
 	if found, err := filepath.Glob(filepath.Join(folder, "harborseal-vault-*")); err != nil || len(found) != 0 {
 		t.Errorf("the folders %q were left behind (%v)", found, err)
 	}

@@ -101,15 +101,15 @@ func (e *engine) build(ctx context.Context, s contender.Setup, logger zerolog.Lo
 	if err != nil {
 		return err
 	}
+	merger, err := signing.NewMerger(images, legacy)
+	if err != nil {
+		return err
+	}
 	cfg := signing.Config{
-		Registry: images, Keys: ring, Legacy: legacy, Bundles: bundles, Verifier: verifier, Harbor: harbor{},
+		Registry: images, Keys: ring, Legacy: legacy, Bundles: bundles, Verifier: verifier, Merger: merger, Harbor: harbor{},
 		Queue: &queue{}, Policies: policies, Logger: logger, Registerer: metrics,
 	}
 	if s.Watch {
-		merger, err := signing.NewMerger(images, legacy, bundles)
-		if err != nil {
-			return err
-		}
 		if cfg.Watch, err = signing.NewWatch(merger, logger, metrics); err != nil {
 			return err
 		}

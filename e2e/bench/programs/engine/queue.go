@@ -26,6 +26,8 @@ func (q *queue) Keep(_ context.Context, _ artifact.Ref, s artifact.Signature) (a
 	return s, nil
 }
 
+func (q *queue) LedgerSeq(context.Context) (uint64, error) { return q.seq.Load(), nil }
+
 func (q *queue) ClearDead(context.Context, artifact.Ref) error { return nil }
 
 // delivery is one request in hand. Done ends it well; whatever else ends it is an error, and so is no end at all.
@@ -70,4 +72,4 @@ func (harbor) ProjectExists(context.Context, string) (bool, error) { return true
 
 func (harbor) Bundles(context.Context) (bool, string, error) { return true, "v2.15.2", nil }
 
-func (harbor) ImmutableRules(context.Context, string) ([]string, error) { return nil, nil }
+func (harbor) LockedBy(context.Context, string, string) (string, error) { return "", nil }

@@ -1,0 +1,147 @@
+package signing_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/policy"
+)
+
+// failing lets each operation of one name fail.
+func failing(at string) func(int, string) mode {
+	return func(_ int, name string) mode {
+		if name == at {
+			return fails
+		}
+		return works
+	}
+}
+
+// TestHalfOfWhatIsAskedForIsUnsigned: the policy asks for both formats now, one is there, and the other one fails.
+func TestHalfOfWhatIsAskedForIsUnsigned(t *testing.T) {
+	w := newWorld(t)
+	w.bundles = true
+	w.enable(t, policy.FormatLegacy, "demo")
+	s, _ := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	w.attempt(t, s, ref, 1)
+	w.enable(t, policy.FormatBoth, "demo")
+	w.receive(t, ref, "again")
+	w.fail = failing("put manifest")
+	w.attempt(t, s, ref, 1)
+	if e := w.events(artifact.Failed, ref); len(e) != 1 || !e[0].Unsigned || e[0].AsOf == 0 {
+		t.Errorf("failed events: %+v, want one that says unsigned and as of when", e)
+	}
+	wantState(t, w, ref, ledger.Failed)
+	w.fail = nil
+	w.attempt(t, s, ref, 2)
+	wantState(t, w, ref, ledger.Signed)
+}
+
+// TestALateFailureDoesNotUndoASignature: an attempt has looked and waits for the queue. Meanwhile the request is delivered
+// again, signed and recorded. What the first attempt then says of its look is old.
+func TestALateFailureDoesNotUndoASignature(t *testing.T) {
+	for _, at := range []string{"keep", "push blob", "put manifest"} {
+		for name, attempts := range map[string]uint64{"failed": 1, "given up": 10} {
+			w := newWorld(t, "demo")
+			s, _ := newService(t, w)
+			twin, _ := newService(t, w)
+			ref := w.push(t, "demo/app", ociImage, image)
+			request := w.waiting[ref]
+			w.before = func(name string) {
+				if name == at {
+					w.before = nil
+					twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
+					w.fail = failing(at)
+				}
+			}
+			s.Handle(t.Context(), &delivery{w: w, request: request, attempts: attempts, firstSeen: time.Now().Add(-25 * time.Hour)})
+			last := w.ledger[len(w.ledger)-1]
+			if (last.Kind != artifact.Failed && last.Kind != artifact.Dead) || !last.Unsigned {
+				t.Fatalf("%s, %s: the last event is %+v, want a failure that says unsigned", at, name, last)
+			}
+			wantState(t, w, ref, ledger.Signed)
+		}
+	}
+}
+
+// TestARemovedSignatureIsReported: it was signed, somebody removed that, and signing again fails.
+func TestARemovedSignatureIsReported(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		for _, origin := range []artifact.Origin{artifact.OriginWebhook, artifact.OriginSweep} {
+			w := newWorld(t, "demo")
+			s, _ := newService(t, w)
+			ref := w.push(t, "demo/app", ociImage, image)
+			w.attempt(t, s, ref, 1)
+			delete(w.manifests, "demo/app "+sigTag(ref.Digest()))
+			if origin == artifact.OriginWebhook {
+				w.receive(t, ref, "again")
+			} else {
+				w.waiting[ref] = artifact.Request{Ref: ref, Lane: artifact.Bulk, Origin: origin, CorrelationID: "sweep"}
+			}
+			if restarted {
+				s, _ = newService(t, w)
+			}
+			w.fail = failing("put manifest")
+			w.attempt(t, s, ref, 1)
+			if restarted && origin == artifact.OriginSweep {
+				w.attempt(t, s, ref, 2) // a signer that has seen nothing of the ledger has by now
+			}
+			wantState(t, w, ref, ledger.Failed)
+		}
+	}
+}
+
+// TestARepetitionIsOneFact: what was made in one attempt, and found by the next because the queue never heard of the
+// end, is recorded once, in whatever order the formats came.
+func TestARepetitionIsOneFact(t *testing.T) {
+	for _, before := range []policy.Format{policy.FormatLegacy, policy.FormatBundle} {
+		t.Run(string(before)+" first", func(t *testing.T) {
+			w := newWorld(t)
+			w.bundles = true
+			w.enable(t, before, "demo")
+			s, _ := newService(t, w)
+			ref := w.push(t, "demo/app", ociImage, image)
+			w.attempt(t, s, ref, 1)
+			w.ledger = w.ledger[:1]
+			w.enable(t, policy.FormatBoth, "demo")
+			w.receive(t, ref, "again")
+			for n := range 2 {
+				w.fail = failing("ack")
+				w.attempt(t, s, ref, uint64(n)+1)
+				s, _ = newService(t, w)
+			}
+			wantSigned(t, w, ref, artifact.Made)
+			want := []artifact.Format{artifact.Legacy, artifact.Bundle}
+			if got := formats(w.events(artifact.Signed, ref)[0]); !slices.Equal(got, want) {
+				t.Errorf("formats %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// TestANewSignatureIsANewFact: the same request that ends with other signatures is not the same record.
+func TestANewSignatureIsANewFact(t *testing.T) {
+	w := newWorld(t)
+	w.bundles = true
+	random := newRandomKeys(t)
+	w.enable(t, policy.FormatBundle, "demo")
+	ref := w.push(t, "demo/app", ociImage, image)
+	for n := range 2 {
+		w.fail = failing("ack")
+		s, _ := random.service(t, w)
+		w.attempt(t, s, ref, uint64(n)+1)
+		if got := len(w.events(artifact.Signed, ref)); got != n+1 {
+			t.Fatalf("%d signed events after attempt %d, want %d", got, n+1, n+1)
+		}
+		clear(w.kept)
+		for name := range w.manifests { // somebody deletes the accessory
+			if name != "demo/app "+ref.Digest() {
+				delete(w.manifests, name)
+			}
+		}
+	}
+}
