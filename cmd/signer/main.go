@@ -35,6 +35,7 @@ Every key of the configuration has an environment variable: HARBORSEAL_HARBOR_UR
 `
 
 func main() {
+	shell.TuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	err := program().Run(ctx, os.Args[1:], os.Stdout, os.Stderr)

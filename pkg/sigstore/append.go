@@ -151,10 +151,15 @@ func readSigned(manifests []artifact.Manifest) []signed {
 		if err != nil {
 			continue
 		}
+		raw, err := rawLayers(m.Raw)
+		if err != nil {
+			continue
+		}
 		m.Digest = artifact.DigestOf(m.Raw)
 		s := signed{manifest: m}
-		for _, layer := range parsed.Layers {
+		for i, layer := range parsed.Layers {
 			if carriesSignature(layer) {
+				layer.raw = raw[i]
 				s.layers = append(s.layers, layer)
 			}
 		}

@@ -22,6 +22,8 @@ const (
 	signatureNote = "dev.cosignproject.cosign/signature"
 	// maxLayers is how many signatures a manifest may carry, as in cosign.
 	maxLayers = 1000
+	// ordinarySize is the most bytes that the manifest of some signatures has.
+	ordinarySize = 64 << 10
 	// maxSignature is the longest signature that is looked at, in bytes: RSA with 4096 bits has 512.
 	maxSignature = 1024
 )
@@ -34,7 +36,7 @@ type descriptor struct {
 	ArtifactType string            `json:"artifactType,omitempty"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
 
-	// raw is what was read; nil if it was no descriptor.
+	// raw is what was read, where it was asked for.
 	raw json.RawMessage
 }
 
@@ -63,6 +65,35 @@ func parseManifest(raw []byte) (imageManifest, error) {
 		return imageManifest{}, fault.Newf(fault.Permanent, fault.TooLarge, "the signature manifest has %d bytes, at most %d are read",
 			len(raw), artifact.MaxManifest)
 	}
+	if !namesLayersOnce(raw) {
+		if _, err := endOfLayers(raw); err != nil {
+			return imageManifest{}, malformed(err)
+		}
+	}
+	if m, ok := parseOrdinary(raw); ok {
+		return m, nil
+	}
+	return parseStrange(raw)
+}
+
+// parseOrdinary reads a manifest all of whose parts are what they should be, which nearly all are, in one pass. A long one
+// might be made of millions of layers: these are to be counted before they are read.
+func parseOrdinary(raw []byte) (imageManifest, bool) {
+	if len(raw) > ordinarySize {
+		return imageManifest{}, false
+	}
+	var m struct {
+		imageManifest
+
+		Manifests *json.RawMessage `json:"manifests"`
+	}
+	if json.Unmarshal(raw, &m) != nil || m.Layers == nil || len(m.Layers) > maxLayers || m.Manifests != nil {
+		return imageManifest{}, false
+	}
+	return m.imageManifest, true
+}
+
+func parseStrange(raw []byte) (imageManifest, error) {
 	var m struct {
 		Config       json.RawMessage    `json:"config"`
 		Layers       *[]json.RawMessage `json:"layers"`
@@ -81,18 +112,14 @@ func parseManifest(raw []byte) (imageManifest, error) {
 			len(*m.Layers), maxLayers)
 	}
 	var p imageManifest
-	if !namesLayersOnce(raw) {
-		if _, err := endOfLayers(raw); err != nil {
-			return imageManifest{}, malformed(err)
-		}
-	}
 	p.Config = parseDescriptor(m.Config)
 	p.Layers = make([]descriptor, len(*m.Layers))
 	for i, layer := range *m.Layers {
 		p.Layers[i] = parseDescriptor(layer)
 	}
-	if subject := parseDescriptor(m.Subject); subject.raw != nil {
-		p.Subject = &subject
+	var subject *descriptor
+	if len(m.Subject) > 0 && json.Unmarshal(m.Subject, &subject) == nil {
+		p.Subject = subject
 	}
 	if len(m.ArtifactType) > 0 && json.Unmarshal(m.ArtifactType, &p.ArtifactType) != nil {
 		p.ArtifactType = ""
@@ -105,8 +132,18 @@ func parseDescriptor(raw []byte) descriptor {
 	if len(raw) == 0 || json.Unmarshal(raw, &d) != nil {
 		return descriptor{}
 	}
-	d.raw = raw
 	return d
+}
+
+// rawLayers gives the layers of a manifest that was parsed as they were written.
+func rawLayers(raw []byte) ([]json.RawMessage, error) {
+	var m struct {
+		Layers []json.RawMessage `json:"layers"`
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, malformed(err)
+	}
+	return m.Layers, nil
 }
 
 func malformed(err error) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -80,6 +81,14 @@ type Service[C any] struct {
 	Log   func(*C) config.Log
 	Check func(context.Context, *C) error
 	New   func(context.Context, *C, zerolog.Logger) (Runner, error)
+}
+
+// TuneMemory lets the garbage collector run half as often, unless GOGC says otherwise. What lives in these programs is some
+// megabytes, which would be collected dozens of times a second; it costs as many megabytes more.
+func TuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200)
+	}
 }
 
 // Runner works until its context ends.
