@@ -75,7 +75,9 @@ func TestState(t *testing.T) {
 // TestAsOf: an attempt that found no signature undoes those that were recorded before it looked, in whatever order the events
 // are read.
 func TestAsOf(t *testing.T) {
-	none := func(kind artifact.Kind, asOf uint64) artifact.Event { return artifact.Event{Kind: kind, Unsigned: true, AsOf: asOf} }
+	none := func(kind artifact.Kind, asOf uint64) artifact.Event {
+		return artifact.Event{Kind: kind, Unsigned: true, AsOf: asOf}
+	}
 	signed, received := artifact.Event{Kind: artifact.Signed}, artifact.Event{Kind: artifact.Received}
 	tests := []struct {
 		name   string
@@ -125,7 +127,7 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 				signedAt[ref] = entry.Seq
 			}
 			looked := entry.Event.AsOf == 0 || entry.Event.AsOf >= signedAt[ref] // after the last signature
-			if want[ref] == ledger.Signed && !(entry.Event.Unsigned && looked) {
+			if want[ref] == ledger.Signed && (!entry.Event.Unsigned || !looked) {
 				continue
 			}
 			switch entry.Event.Kind {

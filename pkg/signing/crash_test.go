@@ -24,7 +24,7 @@ func TestEveryStepMayFail(t *testing.T) {
 		parts  func(t *testing.T, w *world) parts
 	}{
 		{policy.FormatLegacy, 9, newParts},
-		{policy.FormatBoth, 14, func(t *testing.T, w *world) parts { return partsOf(t, w, w, random.Keyring, random) }},
+		{policy.FormatBoth, 14, random.parts},
 	} {
 		for _, how := range []mode{fails, failsButPersists, persistsLate} {
 			for step := 1; ; step++ {
@@ -106,12 +106,7 @@ func TestWhatIsRecordedIsNotGivenUp(t *testing.T) {
 				w := newWorld(t, "demo")
 				s, _ := newService(t, w)
 				ref := w.push(t, "demo/app", ociImage, image)
-				w.fail = func(_ int, name string) mode {
-					if name == at {
-						return fails
-					}
-					return works
-				}
+				w.fail = failing(at)
 				w.failWith = err
 				d := &delivery{w: w, request: w.waiting[ref], attempts: 10, firstSeen: time.Now().Add(-25 * time.Hour)}
 				s.Handle(t.Context(), d)

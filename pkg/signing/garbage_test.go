@@ -39,8 +39,7 @@ func TestGarbageUnderTheTag(t *testing.T) {
 			w.bundles = true
 			w.enable(t, policy.FormatBoth, "demo")
 			ref := w.push(t, "demo/app", ociImage, image)
-			m := artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf([]byte(tt.raw)), Raw: []byte(tt.raw)}
-			w.manifests["demo/app "+sigTag(ref.Digest())] = m
+			w.putGarbage(ref, tt.raw)
 			for _, id := range []string{"first", "second"} {
 				s, _ := newService(t, w)
 				w.receive(t, ref, id)
@@ -65,6 +64,53 @@ func TestGarbageUnderTheTag(t *testing.T) {
 	}
 }
 
+// TestGarbageOverASignature: a key that signs differently each time would have its signature merged back, and cannot. The
+// bundle is made all the same.
+func TestGarbageOverASignature(t *testing.T) {
+	random := newRandomKeys(t)
+	for name, tt := range garbage() {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.bundles = true
+			w.enable(t, policy.FormatLegacy, "demo")
+			ref := w.overwritten(t, random.parts(t, w))
+			w.putGarbage(ref, tt.raw)
+			w.enable(t, policy.FormatBoth, "demo")
+			s, _ := random.service(t, w)
+			if d := w.attempt(t, s, ref, 1); d.ended != "buried" || w.dead[ref].Reason != string(tt.reason) || !w.dead[ref].Unsigned {
+				t.Errorf("the delivery ended %q with %+v, want a dead letter, %s, unsigned", d.ended, w.dead[ref], tt.reason)
+			}
+			if got := w.bundlesOf(t, ref); got != 1 {
+				t.Errorf("%d bundles, want 1", got)
+			}
+		})
+	}
+}
+
+// putGarbage lets it stand under the signature tag of ref.
+func (w *world) putGarbage(ref artifact.Ref, raw string) {
+	m := artifact.Manifest{MediaType: ociImage, Digest: artifact.DigestOf([]byte(raw)), Raw: []byte(raw)}
+	w.manifests[ref.Repository()+" "+sigTag(ref.Digest())] = m
+}
+
+// TestAnOutageBehindGarbage: what keeps the bundle away passes. The request is not given up before there is one.
+func TestAnOutageBehindGarbage(t *testing.T) {
+	w := newWorld(t)
+	w.bundles = true
+	w.enable(t, policy.FormatBoth, "demo")
+	ref := w.push(t, "demo/app", ociImage, image)
+	w.putGarbage(ref, garbage()["an index"].raw)
+	s, _ := newService(t, w)
+	w.fail = failing("put manifest")
+	if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
+		t.Fatalf("the delivery ended %q, want retry", d.ended)
+	}
+	w.fail = nil
+	if d := w.attempt(t, s, ref, 2); d.ended != "buried" || w.bundlesOf(t, ref) != 1 {
+		t.Errorf("the delivery ended %q with %d bundles, want a dead letter and one bundle", d.ended, w.bundlesOf(t, ref))
+	}
+}
+
 // TestAnOutageIsNotForOneFormat: a failure that passes ends the attempt; the other format waits for the next one.
 func TestAnOutageIsNotForOneFormat(t *testing.T) {
 	w := newWorld(t)
@@ -72,12 +118,7 @@ func TestAnOutageIsNotForOneFormat(t *testing.T) {
 	w.enable(t, policy.FormatBoth, "demo")
 	s, _ := newService(t, w)
 	ref := w.push(t, "demo/app", ociImage, image)
-	w.fail = func(_ int, name string) mode {
-		if name == "put manifest" {
-			return fails
-		}
-		return works
-	}
+	w.fail = failing("put manifest")
 	if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
 		t.Fatalf("the delivery ended %q, want retry", d.ended)
 	}

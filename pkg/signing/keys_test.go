@@ -142,12 +142,7 @@ func TestCannotTellIsNotAbsent(t *testing.T) {
 	}
 	w.put(t, ref, *tag)
 	w.operations = nil
-	w.fail = func(_ int, name string) mode {
-		if name == "get blob" {
-			return fails
-		}
-		return works
-	}
+	w.fail = failing("get blob")
 	s, v := p.service(t, w)
 	if d := w.attempt(t, s, ref, 1); d.ended != "retry" {
 		t.Fatalf("the delivery ended %q, want retry", d.ended)

@@ -161,12 +161,29 @@ func TestBundlesThatCannotBeRead(t *testing.T) {
 			if d := w.attempt(t, s, ref, 1); (d.ended == "done") != tt.want || d.ended == "buried" {
 				t.Errorf("the delivery ended %q, done: want %t", d.ended, tt.want)
 			}
-			clear(b.manifests) // they are not remembered as read
-			w.operations = nil
+			clear(b.manifests)
 			if w.verify(t, b.parts(t).verifier, ref).Signed() != tt.want {
 				t.Errorf("signed: want %t", tt.want)
 			}
 		})
+	}
+}
+
+// TestABundleThatIsBack: what could not be read is read the next time.
+func TestABundleThatIsBack(t *testing.T) {
+	for _, err := range []error{notFound("manifest"), fault.New(fault.Permanent, fault.TooLarge, errInjected)} {
+		w, ref := bundleWorld(t)
+		s, _ := newService(t, w)
+		w.attempt(t, s, ref, 1)
+		b := &broken{world: w, manifests: map[string]error{w.events(artifact.Signed, ref)[0].SignatureDigest: err}}
+		v := b.parts(t).verifier
+		if w.verify(t, v, ref).Signed() {
+			t.Errorf("%v: the bundle counts", err)
+		}
+		clear(b.manifests)
+		if !w.verify(t, v, ref).Signed() {
+			t.Errorf("%v, and then it is back: the bundle does not count", err)
+		}
 	}
 }
 
@@ -243,7 +260,7 @@ func TestAMergePassesOver(t *testing.T) {
 	if changed, err := b.parts(t).merger.Merge(t.Context(), ref, ""); !changed || err != nil {
 		t.Fatalf("Merge() = %t, %v, want true", changed, err)
 	}
-	w.wantLayers(t, ref, 2)
+	w.wantBoth(t, ref)
 }
 
 // TestAMergeReadsSignaturesAlone: attestations and SBOMs beside a tag cost no request.

@@ -12,23 +12,29 @@ import (
 	"github.com/harborseal/harborseal/pkg/signing"
 )
 
-// review asks as a sweep does: with all that Harbor lists as signatures.
-func (w *world) review(t *testing.T, p parts, ref artifact.Ref) (bool, error) {
+// listed is ref with all that Harbor lists as its signatures.
+func (w *world) listed(t *testing.T, ref artifact.Ref) artifact.Listed {
+	t.Helper()
+	referrers, err := w.Referrers(t.Context(), ref.Repository(), ref.Digest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := artifact.Listed{Ref: ref}
+	for _, d := range referrers {
+		l.Signatures = append(l.Signatures, d.Digest)
+	}
+	w.operations = nil
+	return l
+}
+
+// review asks as a sweep does.
+func (w *world) review(t *testing.T, p parts, l artifact.Listed) (bool, error) {
 	t.Helper()
 	r, err := signing.NewReview(p.verifier, p.merger)
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, err := w.Referrers(t.Context(), ref.Repository(), ref.Digest())
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := artifact.Listed{Ref: ref}
-	for _, d := range listed {
-		l.Signatures = append(l.Signatures, d.Digest)
-	}
-	w.operations = nil
-	return r.Signed(t.Context(), w.policies.Lookup(ref.Project()), l)
+	return r.Signed(t.Context(), w.policies.Lookup(l.Ref.Project()), l)
 }
 
 // bundlesOf counts the bundles that refer to ref.
@@ -59,13 +65,16 @@ func TestAStandInIsEnough(t *testing.T) {
 	for _, format := range []policy.Format{policy.FormatLegacy, policy.FormatBoth, policy.FormatAuto} {
 		t.Run(string(format), func(t *testing.T) {
 			w, ref := lockedWorld(t, format)
-			if signed, err := w.review(t, newParts(t, w), ref); signed || err != nil {
+			if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); signed || err != nil {
 				t.Errorf("a sweep sees signed = %t, %v before the signature", signed, err)
 			}
 			s, _ := newService(t, w)
 			w.attempt(t, s, ref, 1)
 			wantSigned(t, w, ref, artifact.Made)
-			if signed, err := w.review(t, newParts(t, w), ref); !signed || err != nil {
+			lost := w.foreign("demo/app", "lost") // overwritten, and the rule keeps it from being merged back
+			w.tagged["demo/app "+sigTag(ref.Digest())] = append(w.tagged["demo/app "+sigTag(ref.Digest())], lost)
+			w.manifests["demo/app "+lost.Digest] = lost
+			if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); !signed || err != nil {
 				t.Errorf("a sweep sees signed = %t, %v, want true", signed, err)
 			}
 			if strings.Contains(w.requests(), "pu") {
@@ -106,6 +115,47 @@ func TestRulesThatMayNotBeListed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestALockOverASignature: a key that signs differently each time would have its overwritten signature merged back, and the
+// rule refuses that too.
+func TestALockOverASignature(t *testing.T) {
+	random := newRandomKeys(t)
+	for _, rulesErr := range []error{nil, errInjected} {
+		w := newWorld(t)
+		w.bundles = true
+		w.enable(t, policy.FormatLegacy, "demo")
+		ref := w.overwritten(t, random.parts(t, w))
+		w.locked, w.rulesErr = []string{"rule 7: all tags"}, rulesErr
+		s, _ := random.service(t, w)
+		if d := w.attempt(t, s, ref, 1); d.ended != "done" || w.bundlesOf(t, ref) != 1 {
+			t.Errorf("rules %v: the delivery ended %q with %d bundles, want done with one", rulesErr, d.ended, w.bundlesOf(t, ref))
+		}
+	}
+}
+
+// TestARuleThatShowsLate: at the first look the rules did not answer. The bundle that stands in already is found, and the
+// record says what it is for.
+func TestARuleThatShowsLate(t *testing.T) {
+	for _, format := range []policy.Format{policy.FormatLegacy, policy.FormatBoth} {
+		w, ref := lockedWorld(t, format)
+		s, _ := newService(t, w)
+		w.attempt(t, s, ref, 1)
+		w.receive(t, ref, "again")
+		w.rulesErr = errInjected
+		w.before = func(name string) {
+			if name == "put manifest" {
+				w.rulesErr = nil
+			}
+		}
+		if d := w.attempt(t, s, ref, 1); d.ended != "done" {
+			t.Fatalf("%s: the delivery ended %q, want done", format, d.ended)
+		}
+		signed := w.events(artifact.Signed, ref)
+		if e := signed[len(signed)-1]; len(signed) != 2 || e.How != artifact.Found || !strings.Contains(e.Detail, "rule 7") || len(e.Signatures) != 1 {
+			t.Errorf("%s: the last event is %+v, want a second one that says found, in one bundle, with the rule", format, e)
+		}
 	}
 }
 

@@ -32,13 +32,13 @@ func TestAnOverwrittenSignatureIsMergedBack(t *testing.T) {
 			w := newWorld(t)
 			w.bundles = true
 			w.enable(t, format, "demo")
-			ref := w.overwritten(t, partsOf(t, w, w, random.Keyring, random))
+			ref := w.overwritten(t, random.parts(t, w))
 			s, v := random.service(t, w)
 			if d := w.attempt(t, s, ref, 1); d.ended != "done" {
 				t.Fatalf("the delivery ended %q, want done", d.ended)
 			}
 			wantSignedBy(t, w, v, ref, artifact.Found)
-			w.wantLayers(t, ref, 2)
+			w.wantBoth(t, ref)
 			if strings.Contains(w.requests(), "push blob") {
 				t.Errorf("requests %s, want no upload", w.requests())
 			}
@@ -46,15 +46,15 @@ func TestAnOverwrittenSignatureIsMergedBack(t *testing.T) {
 	}
 }
 
-// wantLayers checks how many signatures stand under the tag of ref, no matter over what.
-func (w *world) wantLayers(t *testing.T, ref artifact.Ref, want int) {
+// wantBoth checks that two signatures stand under the tag of ref: ours and theirs, each once.
+func (w *world) wantBoth(t *testing.T, ref artifact.Ref) {
 	t.Helper()
 	got := 0
 	for _, n := range w.payloads(t, ref) {
 		got += n
 	}
-	if got != want {
-		t.Errorf("%d signatures stand under the tag, want %d", got, want)
+	if got != 2 {
+		t.Errorf("%d signatures stand under the tag, want 2", got)
 	}
 }
 
@@ -62,21 +62,16 @@ func (w *world) wantLayers(t *testing.T, ref artifact.Ref, want int) {
 func TestAMergeThatFailsIsNoAbsence(t *testing.T) {
 	random := newRandomKeys(t)
 	w := newWorld(t, "demo")
-	ref := w.overwritten(t, partsOf(t, w, w, random.Keyring, random))
+	ref := w.overwritten(t, random.parts(t, w))
 	s, v := random.service(t, w)
-	w.fail = func(_ int, name string) mode {
-		if name == "list referrers" {
-			return fails
-		}
-		return works
-	}
+	w.fail = failing("list referrers")
 	if d := w.attempt(t, s, ref, 1); d.ended != "retry" || strings.Contains(w.requests(), "pu") {
 		t.Fatalf("the delivery ended %q after %s, want retry and nothing written", d.ended, w.requests())
 	}
 	w.fail = nil
 	w.attempt(t, s, ref, 2)
 	wantSignedBy(t, w, v, ref, artifact.Found)
-	w.wantLayers(t, ref, 2)
+	w.wantBoth(t, ref)
 }
 
 // TestAKeyThatRepeatsItselfNeedsNoMerge: the same signature is made again, and the watch merges later.
@@ -89,7 +84,7 @@ func TestAKeyThatRepeatsItselfNeedsNoMerge(t *testing.T) {
 		t.Errorf("requests\n got %s\nwant %s", w.requests(), want)
 	}
 	wantSigned(t, w, ref, artifact.Made)
-	w.wantLayers(t, ref, 2)
+	w.wantBoth(t, ref)
 }
 
 // TestOnlyWhatIsOutOfSightIsLookedFor: a new digest, and one whose signature stands under the tag, cost a key that signs

@@ -14,7 +14,7 @@ func TestReviewOfAnUnsupportedFormat(t *testing.T) {
 		w := newWorld(t)
 		w.enable(t, format, "demo")
 		ref := w.push(t, "demo/app", ociImage, image)
-		if signed, err := w.review(t, newParts(t, w), ref); signed || err != nil || w.requests() != "" {
+		if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); signed || err != nil || w.requests() != "" {
 			t.Errorf("%s: Signed() = %t, %v with %q, want false without a request", format, signed, err, w.requests())
 		}
 	}
@@ -22,7 +22,6 @@ func TestReviewOfAnUnsupportedFormat(t *testing.T) {
 
 // TestReviewOfATagThatStaysAsItIs: what keeps a merge away for good does not change whether the digest is signed.
 func TestReviewOfATagThatStaysAsItIs(t *testing.T) {
-	index := []byte(garbage()["an index"].raw)
 	for _, tt := range []struct {
 		name   string
 		change func(w *world, ref artifact.Ref)
@@ -35,7 +34,7 @@ func TestReviewOfATagThatStaysAsItIs(t *testing.T) {
 			w.locked = []string{"rule 7"}
 		}, false},
 		{"garbage", func(w *world, ref artifact.Ref) {
-			w.manifests["demo/app "+sigTag(ref.Digest())] = artifact.Manifest{MediaType: ociIndex, Digest: artifact.DigestOf(index), Raw: index}
+			w.putGarbage(ref, garbage()["an index"].raw)
 		}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -51,7 +50,7 @@ func TestReviewOfATagThatStaysAsItIs(t *testing.T) {
 			s, _ := newService(t, w)
 			w.attempt(t, s, ref, 1)
 			tt.change(w, ref)
-			if signed, err := w.review(t, newParts(t, w), ref); signed != tt.want || err != nil {
+			if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); signed != tt.want || err != nil {
 				t.Errorf("Signed() = %t, %v, want %t", signed, err, tt.want)
 			}
 		})
@@ -66,14 +65,9 @@ func TestReviewThatCannotTell(t *testing.T) {
 		s, _ := newService(t, w)
 		w.attempt(t, s, ref, 1)
 		w.put(t, ref, w.foreign("demo/app", "theirs"))
-		p := newParts(t, w)
-		w.before = func(name string) { // the listing is Harbor's, and is there already
-			if name == "list referrers" {
-				w.before, w.fail = nil, nil
-				w.before = func(string) { w.before, w.fail = nil, failing(broken) }
-			}
-		}
-		if signed, err := w.review(t, p, ref); signed || fault.Of(err).Reason != fault.Unavailable {
+		listed := w.listed(t, ref)
+		w.fail = failing(broken)
+		if signed, err := w.review(t, newParts(t, w), listed); signed || fault.Of(err).Reason != fault.Unavailable {
 			t.Errorf("%s fails: Signed() = %t, %v, want %s", broken, signed, err, fault.Unavailable)
 		}
 	}
@@ -86,7 +80,7 @@ func TestReviewOfBundlesMergesNothing(t *testing.T) {
 	w.attempt(t, s, ref, 1)
 	w.put(t, ref, w.foreign("demo/app", "one"))
 	w.put(t, ref, w.foreign("demo/app", "two"))
-	if signed, err := w.review(t, newParts(t, w), ref); !signed || err != nil {
+	if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); !signed || err != nil {
 		t.Errorf("Signed() = %t, %v, want true", signed, err)
 	}
 	if want := "list referrers, get manifest, get blob"; w.requests() != want {
@@ -102,7 +96,7 @@ func TestReviewOfOurOwn(t *testing.T) {
 	ref := w.push(t, "demo/app", ociImage, image)
 	s, _ := newService(t, w)
 	w.attempt(t, s, ref, 1)
-	if signed, err := w.review(t, newParts(t, w), ref); !signed || err != nil {
+	if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); !signed || err != nil {
 		t.Errorf("Signed() = %t, %v, want true", signed, err)
 	}
 	if want := "get manifest, list referrers, get manifest, get blob"; w.requests() != want {

@@ -138,6 +138,11 @@ func TestAFailureBehindTheSignatureLeavesItSigned(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, persisted: %t", at, how == failsButPersists), func(t *testing.T) {
 				wantSigned(t, w, ref, "")
 				wantState(t, w, ref, ledger.Signed)
+				for _, e := range w.events(artifact.Failed, ref) {
+					if e.Unsigned || e.AsOf != 0 {
+						t.Errorf("the event %+v says unsigned", e)
+					}
+				}
 			})
 		}
 	}

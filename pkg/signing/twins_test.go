@@ -77,7 +77,12 @@ func newKey(t *testing.T) (*ecdsa.PrivateKey, *keys.Key) {
 // service is a signer of its own with these keys.
 func (r randomKeys) service(t *testing.T, w *world) (*signing.Service, *signing.Verifier) {
 	t.Helper()
-	return partsOf(t, w, w, r.Keyring, r).service(t, w)
+	return r.parts(t, w).service(t, w)
+}
+
+func (r randomKeys) parts(t *testing.T, w *world) parts {
+	t.Helper()
+	return partsOf(t, w, w, r.Keyring, r)
 }
 
 // TestFourSignersOneSignature: one digest in both lanes, each delivered twice, to four signers whose key signs

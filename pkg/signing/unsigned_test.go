@@ -1,6 +1,8 @@
 package signing_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/signing"
 )
 
 // failing lets each operation of one name fail.
@@ -44,26 +47,35 @@ func TestHalfOfWhatIsAskedForIsUnsigned(t *testing.T) {
 // TestALateFailureDoesNotUndoASignature: an attempt has looked and waits for the queue. Meanwhile the request is delivered
 // again, signed and recorded. What the first attempt then says of its look is old.
 func TestALateFailureDoesNotUndoASignature(t *testing.T) {
-	for _, at := range []string{"keep", "push blob", "put manifest"} {
-		for name, attempts := range map[string]uint64{"failed": 1, "given up": 10} {
-			w := newWorld(t, "demo")
-			s, _ := newService(t, w)
-			twin, _ := newService(t, w)
-			ref := w.push(t, "demo/app", ociImage, image)
-			request := w.waiting[ref]
-			w.before = func(name string) {
-				if name == at {
-					w.before = nil
-					twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
-					w.fail = failing(at)
+	for _, tt := range []struct {
+		name     string
+		attempts uint64
+		same     bool // one signer makes both attempts
+	}{{"failed", 1, false}, {"given up", 10, false}, {"failed in the same signer", 1, true}} {
+		for _, at := range []string{"keep", "push blob", "put manifest"} {
+			t.Run(tt.name+" at "+at, func(t *testing.T) {
+				w := newWorld(t, "demo")
+				s, _ := newService(t, w)
+				twin := s
+				if !tt.same {
+					twin, _ = newService(t, w)
 				}
-			}
-			s.Handle(t.Context(), &delivery{w: w, request: request, attempts: attempts, firstSeen: time.Now().Add(-25 * time.Hour)})
-			last := w.ledger[len(w.ledger)-1]
-			if (last.Kind != artifact.Failed && last.Kind != artifact.Dead) || !last.Unsigned {
-				t.Fatalf("%s, %s: the last event is %+v, want a failure that says unsigned", at, name, last)
-			}
-			wantState(t, w, ref, ledger.Signed)
+				ref := w.push(t, "demo/app", ociImage, image)
+				request := w.waiting[ref]
+				w.before = func(name string) {
+					if name == at {
+						w.before = nil
+						twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
+						w.fail = failing(at)
+					}
+				}
+				s.Handle(t.Context(), &delivery{w: w, request: request, attempts: tt.attempts, firstSeen: time.Now().Add(-25 * time.Hour)})
+				last := w.ledger[len(w.ledger)-1]
+				if (last.Kind != artifact.Failed && last.Kind != artifact.Dead) || !last.Unsigned {
+					t.Fatalf("the last event is %+v, want a failure that says unsigned", last)
+				}
+				wantState(t, w, ref, ledger.Signed)
+			})
 		}
 	}
 }
@@ -87,10 +99,69 @@ func TestARemovedSignatureIsReported(t *testing.T) {
 			}
 			w.fail = failing("put manifest")
 			w.attempt(t, s, ref, 1)
-			if restarted && origin == artifact.OriginSweep {
-				w.attempt(t, s, ref, 2) // a signer that has seen nothing of the ledger has by now
-			}
 			wantState(t, w, ref, ledger.Failed)
+		}
+	}
+}
+
+// TestARequestTellsOfTheLedger: another signer signs, somebody removes that, and all within the second in which the ledger is
+// not asked again. That the request is of a later push is enough.
+func TestARequestTellsOfTheLedger(t *testing.T) {
+	for name, forget := range map[string]bool{"it names the push": false, "it names none": true} {
+		w := newWorld(t, "demo")
+		now := time.Now()
+		s, _ := newService(t, w, func(c *signing.Config) { c.Now = func() time.Time { return now } })
+		ref := w.push(t, "demo/app", ociImage, image)
+		other := w.push(t, "demo/app", ociImage, `{"schemaVersion":2,"n":1}`)
+		w.attempt(t, s, other, 1) // asks the ledger
+		twin, _ := newService(t, w)
+		w.attempt(t, twin, ref, 1)
+		delete(w.manifests, "demo/app "+sigTag(ref.Digest()))
+		w.receive(t, ref, "again")
+		if forget {
+			r := w.waiting[ref]
+			r.ReceivedSeq = 0
+			w.waiting[ref] = r
+		}
+		w.fail = failing("put manifest")
+		w.attempt(t, s, ref, 1)
+		t.Run(name, func(t *testing.T) { wantState(t, w, ref, ledger.Failed) })
+	}
+}
+
+// askedQueue counts how often the ledger is asked how far it is, and fails if it has to.
+type askedQueue struct {
+	*world
+	asked int
+	err   error
+}
+
+func (q *askedQueue) LedgerSeq(ctx context.Context) (uint64, error) {
+	q.asked++
+	if q.err != nil {
+		return 0, q.err
+	}
+	return q.world.LedgerSeq(ctx)
+}
+
+// TestTheLedgerIsAskedOnceASecond, however much is signed, and nobody waits for an answer that does not come.
+func TestTheLedgerIsAskedOnceASecond(t *testing.T) {
+	w := newWorld(t, "demo")
+	now := time.Now()
+	for name, err := range map[string]error{"answers": nil, "fails": errInjected} {
+		q := &askedQueue{world: w, err: err}
+		s, _ := newService(t, w, func(c *signing.Config) {
+			c.Queue, c.Now = q, func() time.Time { return now }
+		})
+		for n := range 10 {
+			now = now.Add(300 * time.Millisecond)
+			ref := w.push(t, "demo/app", ociImage, fmt.Sprintf(`{"schemaVersion":2,"n":"%s %d"}`, name, n))
+			if d := w.attempt(t, s, ref, 1); d.ended != "done" {
+				t.Fatalf("%s: the delivery ended %q, want done", name, d.ended)
+			}
+		}
+		if q.asked != 3 { // at 0.3, 1.5 and 2.7 s
+			t.Errorf("%s: asked %d times in 2.7 s, want 3", name, q.asked)
 		}
 	}
 }
