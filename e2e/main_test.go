@@ -2,7 +2,7 @@
 
 // Package e2e_test runs the whole system: the real programs as processes, against the Harbor emulator, or against the
 // real Harbor that HARBOR_URL, HARBOR_USERNAME and HARBOR_PASSWORD name and that reaches this machine by RECEIVER_ADVERTISE
-// (an origin with a port; the tests use that port and the forty above it).
+// (an origin with a port; the tests use that port and the hundred above it).
 //
 // Every test makes a project, and where it must a system, of its own under random names. What is signed is judged by
 // e2e/checker and the cosign programs, never by the code under test.
@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -163,7 +164,7 @@ func buildInto(ctx context.Context, dir string, tags ...string) (harness.Program
 // advertise gives each system a port of its own, where Harbor cannot reach the loopback interface.
 type advertise struct {
 	origin string
-	used   int
+	used   atomic.Int32
 }
 
 // next gives the next system's origin; empty for the loopback interface.
@@ -171,8 +172,7 @@ func (a *advertise) next() (string, error) {
 	if a.origin == "" {
 		return "", nil
 	}
-	a.used++
-	return harness.NextPort(a.origin, a.used-1)
+	return harness.NextPort(a.origin, int(a.used.Add(1))-1)
 }
 
 // needsFaults skips a test on a real Harbor. The list of those that call it is testdata/skips.txt.

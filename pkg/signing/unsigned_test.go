@@ -132,12 +132,16 @@ func TestARequestTellsOfTheLedger(t *testing.T) {
 // askedQueue counts how often the ledger is asked how far it is, and fails if it has to.
 type askedQueue struct {
 	*world
-	asked int
-	err   error
+	asked  int
+	err    error
+	before func() // called before an answer; nil for nothing
 }
 
 func (q *askedQueue) LedgerSeq(ctx context.Context) (uint64, error) {
 	q.asked++
+	if q.before != nil {
+		q.before()
+	}
 	if q.err != nil {
 		return 0, q.err
 	}
@@ -164,6 +168,22 @@ func TestTheLedgerIsAskedOnceASecond(t *testing.T) {
 			t.Errorf("%s: asked %d times in 2.7 s, want 3", name, q.asked)
 		}
 	}
+}
+
+// TestTheLedgerIsAskedBeforeTheLook: what is signed between the two is seen by the look. The other way round an attempt would
+// say that it found none as of a moment in which there was one.
+func TestTheLedgerIsAskedBeforeTheLook(t *testing.T) {
+	w := newWorld(t, "demo")
+	ref := w.push(t, "demo/app", ociImage, image)
+	request := w.waiting[ref]
+	twin, _ := newService(t, w)
+	q := &askedQueue{world: w, before: func() {
+		twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
+		w.fail = failing("put manifest")
+	}}
+	s, _ := newService(t, w, func(c *signing.Config) { c.Queue = q })
+	s.Handle(t.Context(), &delivery{w: w, request: request, attempts: 1, firstSeen: time.Now()})
+	wantState(t, w, ref, ledger.Signed)
 }
 
 // TestARepetitionIsOneFact: what was made in one attempt, and found by the next because the queue never heard of the
