@@ -73,10 +73,7 @@ func (s *Service) look(ctx context.Context, j *job, need Requirement) (Verdict, 
 	if err != nil {
 		return Verdict{}, err
 	}
-	if verdict, err = s.cfg.Verifier.Verify(ctx, j.request.Ref, need); err == nil {
-		j.unsigned = !verdict.Signed()
-	}
-	return verdict, err
+	return s.cfg.Verifier.Verify(ctx, j.request.Ref, need)
 }
 
 // locked is for a subject whose legacy tag an immutability rule locks, as a refused put has told. Harbor refuses to put even

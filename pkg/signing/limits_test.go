@@ -80,7 +80,7 @@ func TestBundlesByOthers(t *testing.T) {
 	}{{100, "done"}, {101, "buried"}} {
 		w, ref := bundleWorld(t)
 		w.foreignBundles(ref, tt.others)
-		s, _ := newService(t, w)
+		s, v := newService(t, w)
 		if d := w.attempt(t, s, ref, 1); d.ended != tt.want {
 			t.Errorf("%d bundles by others: the delivery ended %q, want %q", tt.others, d.ended, tt.want)
 		}
@@ -88,7 +88,7 @@ func TestBundlesByOthers(t *testing.T) {
 			t.Errorf("%d bundles by others: %d manifests were read, want %d, the subject among them", tt.others, got, want)
 		}
 		if tt.want == "done" {
-			wantSigned(t, w, ref, artifact.Made)
+			wantSignedBy(t, w, v, ref, artifact.Made) // one that remembers: ours is the 101st
 		} else if dead := w.dead[ref]; dead.Reason != string(fault.TooLarge) || dead.Unsigned {
 			t.Errorf("%d bundles by others: dead letter %s, unsigned: %t; want %s without an answer", tt.others, dead.Reason, dead.Unsigned, fault.TooLarge)
 		}

@@ -69,10 +69,15 @@ func (w watching) start(t *testing.T) (stop func()) {
 	}
 }
 
-// count adds up a metric, of all its labels or those with one value.
-func (w watching) count(t *testing.T, name, label string) (sum int) {
+func (w watching) count(t *testing.T, name, label string) int {
 	t.Helper()
-	families, err := w.metrics.Gather()
+	return count(t, w.metrics, name, label)
+}
+
+// count adds up a metric, of all its labels or those with one value.
+func count(t *testing.T, metrics *prometheus.Registry, name, label string) (sum int) {
+	t.Helper()
+	families, err := metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +195,37 @@ func TestTheWatchIsBounded(t *testing.T) {
 		synctest.Wait()
 		if got := watch.count(t, looksTotal, "unchanged"); got != 2*5500 {
 			t.Errorf("%d looks, want two for each of 5500 digests", got)
+		}
+	})
+}
+
+// TestALookThatComesBackTakesRoom: a tag that had other writers is looked at again, and stands in the project's share.
+func TestALookThatComesBackTakesRoom(t *testing.T) {
+	w := newWorld(t, "demo")
+	p := newParts(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	ours := w.foreign("demo/app", "ours")
+	w.put(t, ref, ours)
+	synctest.Test(t, func(t *testing.T) {
+		watch := newWatching(t, w, p)
+		stop := watch.start(t)
+		watch.Add(ref, ours.Digest)
+		for n := range 3 {
+			synctest.Wait()
+			w.put(t, ref, w.foreign("demo/app", fmt.Sprint("theirs", n)))
+			time.Sleep(31 * time.Second)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := watch.count(t, looksTotal, "merged"); got != 3 {
+			t.Errorf("%d looks merged, want 3", got)
+		}
+		stop() // so that what is added waits
+		for n := range 1001 {
+			watch.Add(tagged(t, "demo", n), "")
+		}
+		if got := watch.count(t, droppedTotal, ""); got != 2 {
+			t.Errorf("%d looks were dropped, want those of one digest", got)
 		}
 	})
 }
