@@ -26,8 +26,10 @@ Usage:
                                    check the configuration, keys and secrets, and exit
   signer generate-key --password-file FILE [--output-prefix PREFIX]
                                    make an encrypted key pair: PREFIX.key and PREFIX.pub (default: harborseal)
-  signer public-key --key FILE --password-file FILE
-                                   print the public key of an encrypted key
+  signer public-key --key FILE [--password-file FILE]
+                                   print the public key of a private key in a file
+  signer public-key --config FILE --name KEY
+                                   print that of a key of the configuration, wherever it is: file, KMS or HSM
   signer key-sources               list where this build can find keys
   signer version
 
@@ -88,19 +90,43 @@ func keySources(_ context.Context, c *shell.Call) error {
 	return err
 }
 
-func publicKey(_ context.Context, c *shell.Call) error {
-	file := c.Flags.String("key", "", "encrypted private key")
-	password := c.Flags.String("password-file", "", "file with the password on one line")
+func publicKey(ctx context.Context, c *shell.Call) error {
+	file := c.Flags.String("key", "", "private key")
+	password := c.Flags.String("password-file", "", "file with the password on one line; none for PKCS #8, which is not encrypted")
+	path := c.Flags.String("config", "", "configuration file")
+	name := c.Flags.String("name", "", "name of a key in the configuration")
 	if err := c.Parse(); err != nil {
 		return err
 	}
-	if *file == "" || *password == "" {
-		return errors.New("--key and --password-file are required")
+	var public keys.PublicKey
+	var err error
+	switch {
+	case *file != "" && *path == "" && *name == "":
+		public, err = publicKeyOfFile(*file, *password) //nolint:contextcheck // a file answers at once
+	case *file == "" && *password == "" && *path != "" && *name != "":
+		public, err = publicKeyOfConfig(ctx, *path, *name)
+	default:
+		err = errors.New("want --key, with --password-file if the key is encrypted, or --config and --name")
 	}
-	key, err := keys.LoadFile(*file, *password) //nolint:contextcheck // a file answers at once
 	if err != nil {
 		return err
 	}
-	_, err = c.Stdout.Write(key.PublicPEM())
+	_, err = c.Stdout.Write(public.PEM())
 	return err
+}
+
+func publicKeyOfFile(path, passwordFile string) (keys.PublicKey, error) {
+	key, err := keys.LoadFile(path, passwordFile)
+	if err != nil {
+		return keys.PublicKey{}, err
+	}
+	return key.Public(), nil
+}
+
+func publicKeyOfConfig(ctx context.Context, path, name string) (keys.PublicKey, error) {
+	cfg, err := config.LoadSigner(path, os.Environ())
+	if err != nil {
+		return keys.PublicKey{}, err
+	}
+	return app.PublicKey(ctx, cfg, name)
 }

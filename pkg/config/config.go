@@ -76,8 +76,10 @@ type Harbor struct {
 	URL string `key:"url"`
 	// PublicHost is the host, with a port where it has one, that signatures name; the host of URL if the file has none.
 	PublicHost string `key:"public_host"`
-	Username   string `key:"username"`
-	SecretFile string `key:"secret_file,file"`
+	// StorageOrigins are where Harbor may redirect the reading of blobs to: its object storage.
+	StorageOrigins []string `key:"storage_origins"`
+	Username       string   `key:"username"`
+	SecretFile     string   `key:"secret_file,file"`
 	// CAFile holds further authorities in PEM; empty for those of the system alone.
 	CAFile string `key:"ca_file,file"`
 	// UserAgent contains "cosign", because Harbor's pull policy lets nobody else read what is not signed yet; empty for

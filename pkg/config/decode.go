@@ -53,7 +53,7 @@ func fields(t reflect.Type) iter.Seq[field] {
 
 // decoder fills structs from what koanf merged.
 type decoder struct {
-	// dir is what relative paths are relative to.
+	// dir is what relative paths are relative to: an absolute path, or "" for wherever the program runs.
 	dir      string
 	problems problems
 }

@@ -82,8 +82,8 @@ shutdown: {drain: -5s}
 			"keys[2].name: is required",
 			"keys[2].public_key_file: is required",
 			"keys[3].state: want one of active, verify-only, revoked",
-			"keys[6].max_calls: want 0 to 1024",
-			"keys[6].timeout: want 100ms to 5m0s",
+			"keys[6].max_calls: belongs to active keys in a KMS or HSM",
+			"keys[6].timeout: belongs to active keys in a KMS or HSM",
 			"keys[7].kms: belongs to active keys alone; this one needs its public_key_file",
 			"keys[7].vault: belongs to active keys alone; this one needs its public_key_file",
 			"keys[7].aws: belongs to active keys alone; this one needs its public_key_file",
@@ -109,6 +109,12 @@ keys:
   - {name: n, file: k, ca_file: c}
   - {name: o, pkcs11: {module: m, token: t, id: xy, pin_file: p}}
   - {name: p, kms: 'awskms:///k?region=x', aws: {region: r}}
+  - {name: q, kms: 'gcpkms://projects/p', ca_file: c, max_calls: 1025, timeout: 1ms}
+  - {name: r, kms: 'azurekms://v/k', ca_file: c, max_calls: 1024, timeout: 100ms}
+  - {name: s, kms: 'awskms:///k', ca_file: c}
+  - {name: t, file: k, max_calls: 0, timeout: 10s}
+  - {name: u, file: k, max_calls: , timeout: }
+  - {name: v, pkcs11: {module: m, token: t, key: k, pin_file: p}, max_calls: -1, timeout: 6m}
 `, []string{
 			"keys[0]: want exactly one of file, kms and pkcs11 for an active key",
 			"keys[1]: want exactly one of file, kms and pkcs11 for an active key",
@@ -129,9 +135,17 @@ keys:
 			"keys[11].public_key_file: is required",
 			"keys[12].vault.key_version: want 0 to 1073741824",
 			"keys[12].aws: belongs to keys whose kms begins with awskms://",
-			"keys[13].ca_file: belongs to kms",
+			"keys[13].ca_file: belongs to keys whose kms begins with hashivault:// or awskms://",
 			"keys[14].pkcs11.id: want hexadecimal digits",
 			"keys[15].kms: want hashivault://, awskms://, gcpkms:// or azurekms:// and the key",
+			"keys[16].ca_file: belongs to keys whose kms begins with hashivault:// or awskms://",
+			"keys[16].max_calls: want 0 to 1024",
+			"keys[16].timeout: want 100ms to 5m0s",
+			"keys[17].ca_file: belongs to keys whose kms begins with hashivault:// or awskms://",
+			"keys[19].max_calls: belongs to active keys in a KMS or HSM",
+			"keys[19].timeout: belongs to active keys in a KMS or HSM",
+			"keys[21].max_calls: want 0 to 1024",
+			"keys[21].timeout: want 100ms to 5m0s",
 		}},
 		{"terms", rest + `
 keys:
@@ -269,6 +283,7 @@ func TestEntriesFromVariables(t *testing.T) {
 		{"a gap", minimalSigner, "HARBORSEAL_KEYS_2_FILE", "keys[2]: a variable names this entry, but the list ends before it"},
 		{"over what is no list", strings.Replace(minimalSigner, "keys: [", "keys: 5 #[", 1), "HARBORSEAL_KEYS_0_FILE", "keys: want a list of mappings"},
 		{"over what is no mapping", strings.Replace(minimalSigner, "keys: [", "keys: [5, ", 1), "HARBORSEAL_KEYS_0_FILE", "keys[0]: want a mapping of keys"},
+		{"a limit for a file", minimalSigner, "HARBORSEAL_KEYS_0_MAX_CALLS", "keys[0].max_calls: belongs to active keys in a KMS or HSM"},
 		{"below what is no mapping", minimalSigner + "sign: 5\n", "HARBORSEAL_SIGN_CONCURRENCY", "sign: want a mapping of keys"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -43,12 +43,14 @@ type Key struct {
 	// AWS may be set where KMS begins with "awskms://", and nowhere else.
 	AWS    AWS    `key:"aws"`
 	PKCS11 PKCS11 `key:"pkcs11"`
-	// CAFile holds further authorities of the KMS in PEM; empty for those of the system alone.
+	// CAFile holds further authorities of the KMS in PEM; empty for those of the system alone. It may be set where KMS begins
+	// with "hashivault://" or "awskms://": the clients of the others dial by themselves.
 	CAFile string `key:"ca_file,file"`
 	// PublicKeyFile is required for a key that is not active. For an active one in a KMS or an HSM it is what the public
 	// key has to be.
 	PublicKeyFile string `key:"public_key_file,file"`
-	// MaxCalls is how many calls to the KMS or HSM run at once; 0 is 8 for a KMS and 4 for an HSM.
+	// MaxCalls is how many calls to the KMS or HSM run at once; 0 is 8 for a KMS and 4 for an HSM. It and Timeout may be set
+	// for active keys in a KMS or HSM alone.
 	MaxCalls int `key:"max_calls" default:"0"`
 	// Timeout bounds one call to the KMS or HSM.
 	Timeout time.Duration `key:"timeout" default:"10s"`
@@ -97,21 +99,20 @@ func checkPublicKeys(keys []PublicKey, p *problems) {
 }
 
 // completeKeys gives the names of the active keys.
-func (c *Signer) completeKeys(p *problems) []string {
+func (c *Signer) completeKeys(given map[string]any, p *problems) []string {
 	var active []string
 	names := make(map[string]bool)
 	for i := range c.Keys {
 		key, at := &c.Keys[i], entry("keys", i)
 		p.unique(at+".name", key.Name, names)
 		p.keyState(at+".state", key.State)
-		p.count(at+".max_calls", key.MaxCalls, 0, 1024)
-		p.between(at+".timeout", key.Timeout, 100*time.Millisecond, 5*time.Minute)
-		if key.State != Active {
+		if key.State == Active {
+			active = append(active, key.Name)
+			key.completeSource(at, p)
+		} else {
 			key.checkPublic(at, p)
-			continue
 		}
-		active = append(active, key.Name)
-		key.completeSource(at, p)
+		key.checkCalls(at, givenEntry(given, "keys", i), p)
 	}
 	if len(active) == 0 {
 		p.add("keys", "want at least one key whose state is active")
@@ -145,6 +146,21 @@ func (k *Key) checkPublic(at string, p *problems) {
 	}
 }
 
+// checkCalls wants limits of calls where there are calls. The limits have defaults, so that only the given entry tells
+// whether somebody set them.
+func (k *Key) checkCalls(at string, given map[string]any, p *problems) {
+	if k.State == Active && (k.KMS != "" || k.PKCS11 != PKCS11{}) {
+		p.count(at+".max_calls", k.MaxCalls, 0, 1024)
+		p.between(at+".timeout", k.Timeout, 100*time.Millisecond, 5*time.Minute)
+		return
+	}
+	for _, key := range []string{"max_calls", "timeout"} {
+		if isGiven(given, key) {
+			p.add(join(at, key), "belongs to active keys in a KMS or HSM")
+		}
+	}
+}
+
 // completeSource wants one place that the key is in, and all that the place needs.
 func (k *Key) completeSource(at string, p *problems) {
 	sources := 0
@@ -166,8 +182,8 @@ func (k *Key) completeSource(at string, p *problems) {
 	if k.KMS != "" {
 		p.kms(at+".kms", k.KMS)
 	}
-	if k.CAFile != "" && k.KMS == "" {
-		p.add(at+".ca_file", "belongs to kms")
+	if k.CAFile != "" && !strings.HasPrefix(k.KMS, "hashivault://") && !strings.HasPrefix(k.KMS, "awskms://") {
+		p.add(at+".ca_file", "belongs to keys whose kms begins with hashivault:// or awskms://")
 	}
 	k.Vault.complete(at+".vault", strings.HasPrefix(k.KMS, "hashivault://"), p)
 	if k.Vault.KeyVersion != 0 {

@@ -16,8 +16,8 @@ import (
 const maxFile = 1 << 20
 
 // LoadReceiver reads the configuration of cmd/receiver from the YAML file at path and from environ, which has the form of
-// os.Environ. Without a path, the variables are all there is, and relative paths stay as they are. The error names every
-// problem that was found, one on each line.
+// os.Environ. Paths in the result are absolute. Without a path, the variables are all there is, and relative paths stay as they
+// are. The error names every problem that was found, one on each line.
 func LoadReceiver(path string, environ []string) (*Receiver, error) {
 	c := &Receiver{}
 	if err := load(path, environ, reflect.ValueOf(c).Elem(), c.complete); err != nil {
@@ -37,7 +37,14 @@ func LoadSigner(path string, environ []string) (*Signer, error) {
 
 // load fills target. complete sets the defaults that depend on other keys, and checks the whole.
 func load(path string, environ []string, target reflect.Value, complete func(given map[string]any, p *problems)) error {
-	d := decoder{dir: filepath.Dir(path)}
+	d := decoder{}
+	if path != "" {
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			return fmt.Errorf("finding the folder of the configuration %s: %w", path, err)
+		}
+		d.dir = filepath.Dir(absolute)
+	}
 	variables := environment{schema: target.Type(), environ: environ, problems: &d.problems}
 	k := koanf.New(".")
 	if path != "" {

@@ -149,6 +149,27 @@ func TestWithoutFile(t *testing.T) {
 	}
 }
 
+// A module of PKCS #11 is refused unless its path is absolute, however the configuration's own path was written.
+func TestPathsAreAbsolute(t *testing.T) {
+	path := write(t, minimalSigner)
+	t.Chdir(filepath.Dir(path))
+	want := filepath.Join(filepath.Dir(path), "hsm.so")
+	for _, name := range []string{"config.yaml", "./config.yaml", path} {
+		got, err := config.LoadSigner(name, []string{
+			"HARBORSEAL_KEYS_0_FILE=", "HARBORSEAL_KEYS_0_PASSWORD_FILE=",
+			"HARBORSEAL_KEYS_0_PKCS11_MODULE=hsm.so", "HARBORSEAL_KEYS_0_PKCS11_TOKEN=t", "HARBORSEAL_KEYS_0_PKCS11_KEY=k",
+			"HARBORSEAL_KEYS_0_PKCS11_PIN_FILE=pin",
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := got.Keys[0].PKCS11.Module; got != want {
+			t.Errorf("%s: got the module %s, want %s", name, got, want)
+		}
+	}
+}
+
 func TestUnreadableFile(t *testing.T) {
 	if _, err := config.LoadSigner(filepath.Join(t.TempDir(), "none.yaml"), nil); !os.IsNotExist(unwrap(err)) {
 		t.Errorf("no file: got %v, want one that says so", err)

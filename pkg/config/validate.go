@@ -33,12 +33,12 @@ func (c *Receiver) complete(given map[string]any, p *problems) {
 }
 
 // complete implements load's last step.
-func (c *Signer) complete(_ map[string]any, p *problems) {
+func (c *Signer) complete(given map[string]any, p *problems) {
 	c.Log.check(p)
 	p.listen("ops.listen", c.Ops.Listen)
 	c.Harbor.complete(p)
 	p.projects("projects", c.Projects)
-	active := c.completeKeys(p)
+	active := c.completeKeys(given, p)
 	c.completeTerms(active, p)
 	p.count("sign.concurrency", c.Sign.Concurrency, 1, 1024)
 	p.between("sign.max_age", c.Sign.MaxAge, time.Minute, 30*24*time.Hour)
@@ -64,6 +64,16 @@ func isGiven(tree map[string]any, path ...string) bool {
 	return value != nil
 }
 
+// givenEntry gives what the file and the variables say of one entry of a list; nil if that is no mapping.
+func givenEntry(tree map[string]any, list string, i int) map[string]any {
+	entries, _ := tree[list].([]any)
+	if i >= len(entries) {
+		return nil
+	}
+	mapping, _ := entries[i].(map[string]any)
+	return mapping
+}
+
 func (l Log) check(p *problems) {
 	p.oneOf("log.level", l.Level, "trace", "debug", "info", "warn", "error")
 	p.oneOf("log.format", l.Format, "auto", "json", "console")
@@ -83,6 +93,9 @@ func (h *Harbor) complete(p *problems) {
 	}
 	if h.PublicHost != "" {
 		p.host("harbor.public_host", h.PublicHost)
+	}
+	for i, storage := range h.StorageOrigins {
+		p.origin(entry("harbor.storage_origins", i), storage)
 	}
 	p.required("harbor.username", h.Username)
 	p.required("harbor.secret_file", h.SecretFile)

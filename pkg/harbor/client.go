@@ -230,14 +230,15 @@ func (c *Client) repositoryArtifacts(ctx context.Context, name, repository strin
 	})
 }
 
-// eachPage asks for pages until one is not full. fetch gives the number of rows and Harbor's own total.
+// eachPage asks for pages until one is not full. fetch gives the number of rows and Harbor's own total, which saves the last
+// request; 0 stands for none: a proxy may have dropped it.
 func (c *Client) eachPage(ctx context.Context, fetch func(ctx context.Context, page int64) (rows int, total int64, err error)) error {
 	for page := int64(1); ; page++ {
 		rows, total, err := fetch(ctx, page)
 		if err != nil {
 			return err
 		}
-		if int64(rows) < c.pageSize || page*c.pageSize >= total {
+		if int64(rows) < c.pageSize || total > 0 && page*c.pageSize >= total {
 			return nil
 		}
 	}

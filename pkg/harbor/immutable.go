@@ -69,6 +69,9 @@ func (c *Client) listLocks(ctx context.Context, project string) ([]lock, error) 
 				locks = append(locks, l)
 			}
 		}
+		if page*c.pageSize >= maxRules {
+			return 0, 0, nil // the rest is not looked at
+		}
 		return len(answer.Payload), answer.XTotalCount, nil
 	})
 	return locks, err

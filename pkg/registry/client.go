@@ -7,7 +7,8 @@
 //   - "Absent" and "none" are only said when the registry said so in its own words. An answer that cannot be understood,
 //     such as a proxy's page, is a transient fault.
 //   - Credentials, tokens and content go to the configured origin alone. A token service, a redirect or an upload
-//     location elsewhere is a permanent fault.
+//     location elsewhere is a permanent fault; only blobs are read from the object storage as well, if it is configured,
+//     without credentials.
 //   - What is read is bounded in size, and what is read by digest hashes to it.
 //   - No secret, token or header is ever part of an error or a log line, not even where the other side echoes them.
 //
@@ -48,6 +49,9 @@ const (
 type Config struct {
 	// URL is the base address of Harbor, such as "https://harbor.example.com": the only origin that is ever dialled.
 	URL string
+	// StorageOrigins are where blobs may be redirected to, such as "https://bucket.s3.example.com": the object storage of a
+	// Harbor that does not answer for it. They get no credentials.
+	StorageOrigins []string
 	// Username is the name of the robot account, such as "robot$harborseal".
 	Username string
 	// SecretFile holds the robot account's secret; a line break at its end is ignored. Only its owner may be able to read it.
@@ -70,6 +74,7 @@ type Config struct {
 type Client struct {
 	base      *url.URL
 	origin    origin
+	storage   []origin
 	username  string
 	secret    string
 	userAgent string
@@ -102,6 +107,14 @@ func New(cfg Config) (*Client, error) {
 	collect(err)
 	c.secret, err = readSecret(cfg.SecretFile)
 	collect(err)
+	for _, raw := range cfg.StorageOrigins {
+		storage, err := parseBase(raw)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("storage origin: %w", err))
+			continue
+		}
+		c.storage = append(c.storage, originOf(storage))
+	}
 	if cfg.Transport == nil {
 		errs = append(errs, errors.New("registry transport is not set"))
 	}

@@ -30,6 +30,8 @@ func (c *Client) check(r call, a answer) error {
 		}})
 	}
 	switch status := a.status; {
+	case status >= 400 && status < 500 && len(said) == 0 && judgedByWords(status):
+		return wrap(fault.Transient, fault.BadAnswer, "not in a registry's words: look for a proxy on the way")
 	case status < 300:
 		return wrap(fault.Transient, fault.BadAnswer, fmt.Sprintf("want status %d", r.want))
 	case status < 400:
@@ -72,6 +74,18 @@ type answerError struct{ text func() string }
 
 // Error implements error.
 func (e *answerError) Error() string { return e.text() }
+
+// judgedByWords says whether a status means something for good only if a registry says so: what a proxy answers in its place
+// passes.
+func judgedByWords(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusConflict,
+		http.StatusTooManyRequests:
+		return false
+	default:
+		return true
+	}
+}
 
 type wrapFunc func(kind fault.Kind, reason fault.Reason, advice string) error
 
@@ -147,8 +161,9 @@ func (c *Client) foreign(op operation, u *url.URL) error {
 		return fault.Newf(fault.Transient, fault.BadAnswer, "%s: the registry gave an address that cannot be read", op)
 	}
 	return fault.Newf(fault.Permanent, fault.ForeignOrigin,
-		"%s: the registry sends this client to %s, but only %s gets requests and credentials: set the URL to what Harbor calls itself, "+
-			"or make its storage answer through it (redirect: disable)", op, c.redactor.Text(originOf(u).String(), maxText), c.origin)
+		"%s: the registry sends this client to %s, but only %s gets requests and credentials: set the URL to what Harbor calls itself; if that is "+
+			"its object storage, add it to harbor.storage_origins, or let Harbor answer for it (redirect: disable)",
+		op, c.redactor.Text(originOf(u).String(), maxText), c.origin)
 }
 
 // remark is one error in a registry's answer.

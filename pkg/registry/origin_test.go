@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/registry"
 )
 
 // TestForeignOrigin sends the client elsewhere in every way that a registry can. Nothing may arrive there.
@@ -145,5 +147,49 @@ func TestRedirectWithinTheOrigin(t *testing.T) {
 	}
 	if _, err := c.Manifest(t.Context(), repository, "v1"); err == nil || fault.Of(err).Reason != fault.BadAnswer {
 		t.Errorf("Manifest() in a loop of redirects = %v, want bad_answer", err)
+	}
+}
+
+// TestStorageOrigin: blobs are read from the object storage that the configuration names, without credentials, and must hash
+// to their digest there as well. Nothing else goes there.
+func TestStorageOrigin(t *testing.T) {
+	t.Parallel()
+	b := blob("content")
+	content := string(b.Raw)
+	var mu sync.Mutex
+	var seen []string
+	storage := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, r.Method+" "+r.URL.Path+" "+r.Header.Get("Authorization"))
+		_, _ = w.Write([]byte(content))
+	}))
+	f := newFake()
+	f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/v2/"+repository) {
+			return false
+		}
+		http.Redirect(w, r, storage.URL+"/bucket?signature=hidden", http.StatusTemporaryRedirect)
+		return true
+	}
+	c := newClient(t, serve(t, f).URL, func(cfg *registry.Config) { cfg.StorageOrigins = []string{storage.URL} })
+	if got, err := c.Blob(t.Context(), repository, b.Digest, 100); err != nil || !bytes.Equal(got, b.Raw) {
+		t.Fatalf("Blob() = %q, %v, want %q", got, err, b.Raw)
+	}
+	if want := "GET /bucket "; len(seen) != 1 || seen[0] != want {
+		t.Errorf("the storage was asked %q, want %q without credentials", seen, want)
+	}
+	content = "something else"
+	if _, err := c.Blob(t.Context(), repository, b.Digest, 100); fault.Of(err).Reason != fault.DigestMismatch {
+		t.Errorf("Blob() of other content = %v, want %s", err, fault.DigestMismatch)
+	}
+	if _, err := c.Manifest(t.Context(), repository, "v1"); fault.Of(err).Reason != fault.ForeignOrigin || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("Manifest() = %v, want %s without the query", err, fault.ForeignOrigin)
+	}
+	if err := c.PushBlob(t.Context(), repository, b); fault.Of(err).Reason != fault.ForeignOrigin {
+		t.Errorf("PushBlob() = %v, want %s", err, fault.ForeignOrigin)
+	}
+	if len(seen) != 2 {
+		t.Errorf("the storage was asked %q, want blobs alone", seen)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,7 +141,7 @@ func (c *Client) header(r call, authorization string) http.Header {
 }
 
 func (c *Client) exchange(req *http.Request, r call) (answer, error) {
-	resp, err := c.roundTrip(req)
+	resp, err := c.roundTrip(r, req)
 	if err != nil {
 		return answer{}, err
 	}
@@ -167,15 +168,16 @@ func (c *Client) exchange(req *http.Request, r call) (answer, error) {
 	return a, nil
 }
 
-// roundTrip follows the redirects of reads within the origin. Any other redirect is handed to the caller as the answer, which
-// the table of statuses turns into a fault. An http.Client would do the same, and copy the headers of every request for it.
-func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
+// roundTrip follows the redirects of reads within the origin and, without credentials, those of blobs to the configured
+// storage: their content is checked against its digest. Any other redirect is handed to the caller as the answer, which the
+// table of statuses turns into a fault. An http.Client would copy the headers of every request for the redirects to come.
+func (c *Client) roundTrip(r call, req *http.Request) (*http.Response, error) {
 	for hops := 0; ; hops++ {
 		resp, err := c.transport.RoundTrip(req)
 		if err != nil {
 			return nil, err
 		}
-		next := c.redirected(req, resp)
+		next := c.redirected(r, req, resp)
 		if next == nil || hops == maxRedirects {
 			return resp, nil
 		}
@@ -184,11 +186,14 @@ func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
 		}
 		req = req.Clone(req.Context())
 		req.URL, req.Host = next, next.Host
+		if originOf(next) != c.origin {
+			req.Header.Del("Authorization")
+		}
 	}
 }
 
 // redirected is where a read goes on, nil if it does not.
-func (c *Client) redirected(req *http.Request, resp *http.Response) *url.URL {
+func (c *Client) redirected(r call, req *http.Request, resp *http.Response) *url.URL {
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 	default:
@@ -196,7 +201,10 @@ func (c *Client) redirected(req *http.Request, resp *http.Response) *url.URL {
 	}
 	location := resp.Header.Get("Location")
 	next, err := req.URL.Parse(location)
-	if req.Method != http.MethodGet || location == "" || err != nil || next.User != nil || originOf(next) != c.origin {
+	if req.Method != http.MethodGet || location == "" || err != nil || next.User != nil {
+		return nil
+	}
+	if to := originOf(next); to != c.origin && (r.op != opBlobGet || !slices.Contains(c.storage, to)) {
 		return nil
 	}
 	return next

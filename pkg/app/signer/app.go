@@ -85,7 +85,7 @@ func (a *App) build(ctx context.Context) error {
 		return err
 	}
 	if a.images, err = registry.New(registry.Config{
-		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
+		URL: h.URL, StorageOrigins: h.StorageOrigins, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
 		Transport: a.transport, Logger: a.logger, Registerer: a.registry,
 	}); err != nil {
 		return err

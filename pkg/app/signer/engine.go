@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
+	"sync"
 
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/egress"
@@ -16,15 +18,14 @@ import (
 
 // engine is what signs and verifies, from the keys to the decision.
 type engine struct {
-	keys       []*keys.Key // those that sign
-	transports []*http.Transport
-	ring       *sigstore.Keyring
-	legacy     *sigstore.Legacy
-	bundles    *sigstore.Bundles
-	verifier   *signing.Verifier
-	merger     *signing.Merger
-	watch      *signing.Watch
-	review     *signing.Review
+	keys     []openedKey // in the order of the configuration
+	ring     *sigstore.Keyring
+	legacy   *sigstore.Legacy
+	bundles  *sigstore.Bundles
+	verifier *signing.Verifier
+	merger   *signing.Merger
+	watch    *signing.Watch
+	review   *signing.Review
 }
 
 // build opens the keys. What it has opened is closed by close, also after an error.
@@ -49,53 +50,47 @@ func (e *engine) build(ctx context.Context, a *App) error {
 	return err
 }
 
-// openKey opens a key that signs. What it dials, it dials as everything here does.
-func (e *engine) openKey(ctx context.Context, k config.Key, dialer *egress.Dialer) (*keys.Key, error) {
-	s := source(k)
-	if k.KMS != "" {
-		transport, err := egress.NewTransport(dialer, k.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		e.transports = append(e.transports, transport)
-		s.Transport = transport
-	}
-	key, err := keys.Open(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	e.keys = append(e.keys, key)
-	return key, nil
-}
-
 // unproven gives the keys whose KMS or HSM is away, with the reasons; nil if there are none.
 func (e *engine) unproven() error {
 	var errs []error
 	for _, k := range e.keys {
-		errs = append(errs, k.Unproven())
+		errs = append(errs, k.unproven())
 	}
 	return errors.Join(errs...)
 }
 
 // openKeys opens all keys and reports all that is wrong with them at once.
 func (e *engine) openKeys(ctx context.Context, configured []config.Key, dialer *egress.Dialer) error {
+	e.keys = make([]openedKey, len(configured))
+	var hsm, local []int
+	var wg sync.WaitGroup
+	for i, k := range configured {
+		switch {
+		case k.KMS != "":
+			wg.Go(func() { e.keys[i] = openKey(ctx, k, dialer) })
+		case k.PKCS11 != config.PKCS11{}:
+			hsm = append(hsm, i)
+		default:
+			local = append(local, i)
+		}
+	}
+	// Every KMS is waited for at the same time. HSMs take turns, because a PKCS #11 module must not be initialized twice at a
+	// time; so do files, because each decryption takes tens of MiB.
+	for _, turns := range [][]int{hsm, local} {
+		wg.Go(func() {
+			for _, i := range turns {
+				e.keys[i] = openKey(ctx, configured[i], dialer)
+			}
+		})
+	}
+	wg.Wait()
 	var errs []error
 	var named []sigstore.NamedKey
-	for _, k := range configured {
-		n := sigstore.NamedKey{Name: k.Name, State: sigstore.KeyState(k.State)}
-		var err error
-		if k.State == config.Active {
-			if n.Signer, err = e.openKey(ctx, k, dialer); err == nil {
-				n.Public = n.Signer.Public()
-			}
-		} else {
-			n.Public, err = readPublicKey(k.PublicKeyFile)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("key %q: %w", k.Name, err))
-			continue
-		}
-		named = append(named, n)
+	for i, k := range e.keys {
+		errs = append(errs, k.err)
+		named = append(named, sigstore.NamedKey{
+			Name: configured[i].Name, State: sigstore.KeyState(configured[i].State), Public: k.public, Signer: k.signer,
+		})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -103,6 +98,70 @@ func (e *engine) openKeys(ctx context.Context, configured []config.Key, dialer *
 	var err error
 	e.ring, err = sigstore.NewKeyring(named)
 	return err
+}
+
+// openedKey is a key of the configuration, or the error that names it. The zero value is one that was not opened.
+type openedKey struct {
+	public    keys.PublicKey
+	signer    *keys.Key       // nil for a key that does not sign
+	transport *http.Transport // nil where nothing is dialled
+	err       error
+}
+
+// openKey opens a key that signs, and reads one that does not. What it dials, it dials as everything here does. The caller
+// closes the result, also one with an error.
+func openKey(ctx context.Context, k config.Key, dialer *egress.Dialer) (o openedKey) {
+	if k.State != config.Active {
+		if o.public, o.err = readPublicKey(k.PublicKeyFile); o.err != nil {
+			o.err = fmt.Errorf("key %q: %w", k.Name, o.err)
+		}
+		return o
+	}
+	s := source(k)
+	if k.KMS != "" {
+		if o.transport, o.err = egress.NewTransport(dialer, k.CAFile); o.err != nil {
+			o.err = fmt.Errorf("key %q: %w", k.Name, o.err)
+			return o
+		}
+		s.Transport = o.transport
+	}
+	if o.signer, o.err = keys.Open(ctx, s); o.err == nil {
+		o.public = o.signer.Public()
+	}
+	return o
+}
+
+func (o openedKey) unproven() error {
+	if o.signer == nil {
+		return nil
+	}
+	return o.signer.Unproven()
+}
+
+// close lets go of sessions and connections.
+func (o openedKey) close() error {
+	var err error
+	if o.signer != nil {
+		err = o.signer.Close()
+	}
+	if o.transport != nil {
+		o.transport.CloseIdleConnections()
+	}
+	return err
+}
+
+// PublicKey gives the public key of the key that the configuration calls name. It opens that key alone, as the start does:
+// one in a KMS or HSM has to sign, also where the configuration has its public key.
+func PublicKey(ctx context.Context, cfg *config.Signer, name string) (keys.PublicKey, error) {
+	i := slices.IndexFunc(cfg.Keys, func(k config.Key) bool { return k.Name == name })
+	if i < 0 {
+		return keys.PublicKey{}, fmt.Errorf("the configuration has no key with the name %q", name)
+	}
+	o := openKey(ctx, cfg.Keys[i], &egress.Dialer{})
+	if err := errors.Join(o.err, o.unproven(), o.close()); err != nil {
+		return keys.PublicKey{}, err
+	}
+	return o.public, nil
 }
 
 func readPublicKey(path string) (keys.PublicKey, error) {
@@ -133,22 +192,24 @@ func source(k config.Key) keys.Source {
 	}
 }
 
+// keyIDs gives the IDs of the keys that sign.
 func (e *engine) keyIDs() []string {
 	var ids []string
 	for _, k := range e.keys {
-		ids = append(ids, k.ID())
+		if k.signer != nil {
+			ids = append(ids, k.signer.ID())
+		}
 	}
 	return ids
 }
 
-// close lets go of sessions and connections.
+// close lets go of all keys at the same time: each may wait for calls that run.
 func (e *engine) close() error {
-	var errs []error
-	for _, k := range e.keys {
-		errs = append(errs, k.Close())
+	errs := make([]error, len(e.keys))
+	var wg sync.WaitGroup
+	for i, k := range e.keys {
+		wg.Go(func() { errs[i] = k.close() })
 	}
-	for _, t := range e.transports {
-		t.CloseIdleConnections()
-	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
