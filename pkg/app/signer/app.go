@@ -140,7 +140,7 @@ func (a *App) Run(ctx context.Context) error {
 	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Strs("keys", a.engine.keyIDs()).
 		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Strs("projects", a.cfg.Projects).Msg("signer starts")
 	if err := a.engine.unproven(); err != nil {
-		a.logger.Error().Err(err).Msg("a KMS or HSM is away: what its keys sign waits until it answers")
+		a.logger.Error().Err(err).Msg("a KMS or HSM is away or refuses: what its keys sign waits until it signs")
 	}
 	if len(a.cfg.Projects) == 0 {
 		a.logger.Warn().Msg("no projects are configured: nothing is signed")

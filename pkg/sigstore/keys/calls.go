@@ -11,7 +11,7 @@ import (
 )
 
 // remote is a key that lives elsewhere. publicKey and sign are called by several goroutines at a time. They make one attempt,
-// may ignore ctx, and return errors that say what to do and hold no secret.
+// may ignore ctx, and return errors that say what to do, hold no secret, and are marked by away or refused where that is so.
 type remote interface {
 	// publicKey asks for the public part. It gives errNoPublicKey if the other side can sign but not tell it.
 	publicKey(ctx context.Context) (crypto.PublicKey, error)
@@ -33,7 +33,7 @@ var (
 	errStrange = errors.New("the signature does not verify with the public key")
 )
 
-// calls lets a limited number of calls to one KMS or HSM run at a time, and bounds how long each is waited for.
+// calls lets a limited number of calls for one key run at a time, and bounds how long each is waited for.
 type calls struct {
 	there   remote
 	timeout time.Duration
@@ -104,7 +104,7 @@ func call[T any](ctx context.Context, c *calls, do func(context.Context) (T, err
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
-	return none, fmt.Errorf("no answer within %s: look whether it is up and can be reached", c.timeout)
+	return none, away(fmt.Errorf("no answer within %s: look whether it is up and can be reached", c.timeout))
 }
 
 // guard turns a panic into an error: a defect in a provider must not end the program. What was thrown may hold anything, so
@@ -128,7 +128,8 @@ func (c *calls) acquire(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
-		return fmt.Errorf("none of the %d calls that may run at a time ended within %s: it hangs or is too slow for this load", cap(c.slots), c.timeout)
+		return away(fmt.Errorf("none of the %d calls that may run at a time ended within %s: it hangs or is too slow for this load",
+			cap(c.slots), c.timeout))
 	case c.slots <- struct{}{}:
 	}
 	select {

@@ -2,16 +2,16 @@
 //
 // It guarantees:
 //   - A key has signed something that verifies before it is handed out. Only one whose public key is pinned is handed out while its
-//     KMS or HSM does not answer, so that an outage there does not end the start of a program with other keys; it is proven by its
-//     first signature instead.
+//     KMS or HSM does not answer, cannot serve or refuses the credentials, so that this does not end the start of a program with
+//     other keys; it is proven by its first signature instead.
 //   - Every signature of a KMS or HSM is verified before it is returned: a key that was rotated or swapped over there is a clear
 //     error and never a signature.
 //   - Every signature is one that `cosign verify --key` takes: SHA-256 for all curves and ASN.1 DER for ECDSA, SHA-256
 //     with PKCS #1 v1.5 for RSA, pure Ed25519. [Open] refuses a key with which its KMS cannot sign so.
 //   - Key material, tokens, PINs and passwords are in no error and in no value that prints itself, even where the other
 //     side echoes them. They come from files that only their owner may read.
-//   - No more than [Source.MaxCalls] calls to one KMS or HSM run at a time, and nobody waits longer than [Source.Timeout]
-//     for a place and as long again for an answer. Proving a key takes two calls. A call that its library does not abandon
+//   - No more than [Source.MaxCalls] calls for each key run at a time, and nobody waits longer than [Source.Timeout] for a
+//     place and as long again for an answer. Keys of one KMS or HSM share no limit. Proving a key takes two calls. A call that its library does not abandon
 //     keeps its place until it returns, so that what hangs cannot pile up.
 //   - A fault is the key's and not the digest's: whatever [Key.Sign] met is transient with the reason key_unavailable,
 //     and its text says what an operator has to do. One attempt is made; retrying is the caller's.

@@ -12,7 +12,7 @@ func DERSignature(raw []byte) ([]byte, error) { return derSignature(raw) }
 
 // CloseWhileALoginHangs closes an HSM's key that cannot be closed as long as the login holds what close needs.
 func CloseWhileALoginHangs() error {
-	k := new(hsmKey)
-	k.entry.Lock()
+	k := &hsmKey{token: new(token)}
+	k.token.entry.Lock()
 	return k.close()
 }

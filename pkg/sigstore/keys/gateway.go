@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/redact"
@@ -25,8 +26,15 @@ import (
 const (
 	// placeholder is the token that the provider sends to the gateway. It opens nothing.
 	placeholder = "set-by-the-gateway"
-	// statusGateway tells what the gateway says from what Vault says. No server sends it.
-	statusGateway = 599
+	// The gateway answers errors with these alone: the provider's client would do things of its own at others. It takes a 404 for
+	// an empty answer, say.
+	statusAway    = 460
+	statusRefused = 461
+	statusWrong   = 462
+	// staleAfter is how old a folder has to be to count as left behind: a younger one may be that of a program that is starting.
+	staleAfter   = time.Minute
+	folderPrefix = "harborseal-vault-"
+	socketName   = "s"
 	// maxVaultBody bounds requests and answers, in bytes. A key with a thousand versions stays below it.
 	maxVaultBody = 1 << 20
 	readTimeout  = 10 * time.Second
@@ -38,8 +46,8 @@ const (
 //
 // What it adds: connections are those of the given transport; each request ends after the timeout, so that the provider's calls
 // end too; the token is read from its file for each request and sent to the configured origin alone, redirects are not
-// followed; what Vault says about an error is cleared of the token before the provider sees it; an empty answer, at which
-// the provider panics, becomes an error.
+// followed; what Vault says about an error is cleared of the token, and told with what to do, before the provider sees it; an
+// empty answer, at which the provider panics, becomes an error.
 type gateway struct {
 	server *http.Server
 	folder string
@@ -49,6 +57,7 @@ type gateway struct {
 	client  *http.Client
 	origin  *url.URL
 	options VaultOptions
+	key     string
 	timeout time.Duration
 }
 
@@ -62,16 +71,20 @@ func newGateway(ctx context.Context, transport http.RoundTripper, o VaultOptions
 			return nil, fmt.Errorf("mount of the transit engine %q: want a path such as transit or team/transit", o.Mount)
 		}
 	}
-	folder, err := os.MkdirTemp("", "harborseal-vault-") // mode 0700
+	sweepFolders(ctx)
+	folder, err := os.MkdirTemp("", folderPrefix) // mode 0700
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for the way to Vault (TMPDIR may name another place): %w", err)
 	}
 	g := &gateway{
-		folder: folder, done: make(chan struct{}), origin: origin, options: o, timeout: timeout,
+		folder: folder, done: make(chan struct{}), origin: origin, options: o, key: key, timeout: timeout,
 		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "unix", g.socket())
 	if err != nil {
+		if errors.Is(err, syscall.EINVAL) {
+			err = fmt.Errorf("its path has %d bytes, and a Unix socket takes about 100: set TMPDIR to a shorter folder: %w", len(g.socket()), err)
+		}
 		return nil, errors.Join(fmt.Errorf("opening the way to Vault: %w", err), os.RemoveAll(folder))
 	}
 	mux := http.NewServeMux()
@@ -101,10 +114,36 @@ func vaultOrigin(address string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
-func (g *gateway) socket() string { return filepath.Join(g.folder, "s") }
+func (g *gateway) socket() string { return filepath.Join(g.folder, socketName) }
 
 // address is what the provider takes for Vault's.
 func (g *gateway) address() string { return "unix://" + g.socket() }
+
+// sweepFolders removes what programs of this user that were killed have left behind: folders with a socket at which nobody
+// listens. What cannot be removed stays; it holds nothing.
+func sweepFolders(ctx context.Context) {
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	if err != nil { // a TMPDIR that reads as a broken pattern: nothing is swept
+		return
+	}
+	for _, folder := range found {
+		info, err := os.Lstat(folder)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < staleAfter {
+			continue
+		}
+		owner, known := info.Sys().(*syscall.Stat_t)
+		if !known || int(owner.Uid) != os.Getuid() {
+			continue
+		}
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", filepath.Join(folder, socketName))
+		switch {
+		case err == nil:
+			_ = conn.Close() // somebody is there
+		case errors.Is(err, syscall.ECONNREFUSED):
+			_ = os.RemoveAll(folder)
+		}
+	}
+}
 
 // close ends the requests that run.
 func (g *gateway) close() error {
@@ -124,9 +163,18 @@ func clean(next http.Handler) http.Handler {
 func (g *gateway) pass(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), g.timeout)
 	defer cancel()
-	status, body, err := g.ask(ctx, r)
+	body, err := g.ask(ctx, r)
+	status := http.StatusOK
 	if err != nil {
-		status, body = statusGateway, sayError(err.Error())
+		body = sayError(err.Error())
+		switch {
+		case isAway(err):
+			status = statusAway
+		case isRefused(err):
+			status = statusRefused
+		default:
+			status = statusWrong
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -134,20 +182,20 @@ func (g *gateway) pass(w http.ResponseWriter, r *http.Request) {
 }
 
 // ask passes a request on, with nothing of it but method, path and body.
-func (g *gateway) ask(ctx context.Context, in *http.Request) (status int, body []byte, err error) {
+func (g *gateway) ask(ctx context.Context, in *http.Request) (body []byte, err error) {
 	token, err := secretfile.ReadLine(g.options.TokenFile)
 	if err != nil {
-		return 0, nil, fmt.Errorf("token of Vault: %w", err)
+		return nil, fmt.Errorf("token of Vault: %w", err)
 	}
 	secrets := redact.New(token)
 	sent, err := io.ReadAll(io.LimitReader(in.Body, maxVaultBody))
 	if err != nil {
-		return 0, nil, errors.New("reading the provider's request failed")
+		return nil, errors.New("reading the provider's request failed")
 	}
 	address := g.origin.JoinPath(in.URL.Path).String()
 	out, err := http.NewRequestWithContext(ctx, in.Method, address, bytes.NewReader(sent)) //nolint:gosec // a configured origin, one of three paths
 	if err != nil {
-		return 0, nil, errors.New("making the request to Vault failed")
+		return nil, errors.New("making the request to Vault failed")
 	}
 	out.Header.Set("X-Vault-Token", token)
 	out.Header.Set("X-Vault-Request", "true")
@@ -157,23 +205,38 @@ func (g *gateway) ask(ctx context.Context, in *http.Request) (status int, body [
 	}
 	answer, err := g.client.Do(out) //nolint:gosec // as above
 	if err != nil {
-		return 0, nil, fmt.Errorf("reaching Vault: %s", secrets.Text(err.Error(), maxText))
+		return nil, byNetwork(err, fmt.Errorf("reaching Vault: %s", secrets.Text(err.Error(), maxText)))
 	}
 	defer answer.Body.Close() //nolint:errcheck // what was read counts
 	body, err = io.ReadAll(io.LimitReader(answer.Body, maxVaultBody+1))
 	switch {
 	case err != nil:
-		return 0, nil, fmt.Errorf("reading the answer of Vault: %s", secrets.Text(err.Error(), maxText))
+		return nil, byNetwork(err, fmt.Errorf("reading the answer of Vault: %s", secrets.Text(err.Error(), maxText)))
 	case len(body) > maxVaultBody:
-		return 0, nil, fmt.Errorf("answer of Vault with more than %d bytes", maxVaultBody)
+		return nil, fmt.Errorf("answer of Vault with more than %d bytes", maxVaultBody)
 	case answer.StatusCode == http.StatusOK && len(body) > 0:
-		return answer.StatusCode, body, nil
+		return body, nil
 	case answer.StatusCode < http.StatusBadRequest:
-		return 0, nil, fmt.Errorf("%d from Vault with nothing to read; redirects are not followed: name the address of the active node or "+
+		return nil, fmt.Errorf("%d from Vault with nothing to read; redirects are not followed: name the address of the active node or "+
 			"of the load balancer", answer.StatusCode)
 	default:
 		said := cmp.Or(secrets.Text(errorsIn(body), maxText), http.StatusText(answer.StatusCode))
-		return answer.StatusCode, sayError(said), nil
+		return nil, byStatus(answer.StatusCode, g.advise(answer.StatusCode, said))
+	}
+}
+
+// advise says what to do about an error of Vault.
+func (g *gateway) advise(status int, said string) error {
+	switch status {
+	case http.StatusForbidden, http.StatusUnauthorized:
+		return fmt.Errorf("%d from Vault (%s): is the token in %s expired, and may it read %[4]s/keys/%[5]s and update %[4]s/sign/%[5]s?",
+			status, said, g.options.TokenFile, g.options.Mount, g.key)
+	case http.StatusNotFound:
+		return fmt.Errorf("404 from Vault (%s): is there a key %s in the transit engine at %s?", said, g.key, g.options.Mount)
+	case http.StatusServiceUnavailable:
+		return fmt.Errorf("503 from Vault (%s): is it sealed, or a standby?", said)
+	default:
+		return fmt.Errorf("%d from Vault (%s)", status, said)
 	}
 }
 

@@ -38,11 +38,9 @@ func (k *Key) ID() string { return k.public.ID() }
 // and Ed25519, whose algorithms are so.
 func (k *Key) Deterministic() bool { return k.deterministic }
 
-// Proven says whether the key has signed something that verifies with its public key.
-func (k *Key) Proven() bool { return k.Unproven() == nil }
-
-// Unproven is why the key is not proven; nil if it is. That happens to keys of a KMS or HSM with [Source.PublicKeyFile] alone: nobody
-// answered when the key was opened, and no signature found anybody, or the right key, since. Once proven, a key stays so.
+// Unproven is why the key has not signed anything that verifies with its public key; nil if it has. That happens to keys of a KMS or
+// HSM with [Source.PublicKeyFile] alone: nobody answered, or the credentials were refused, when the key was opened, and no signature
+// found the right key since. Once proven, a key stays so.
 func (k *Key) Unproven() error {
 	if k.proof == nil {
 		return nil

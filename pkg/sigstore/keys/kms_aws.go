@@ -183,24 +183,30 @@ func (k *awsKey) explain(err error) error {
 		return nil
 	}
 	secrets := k.credentials.redactor()
-	var answer smithy.APIError
-	if !errors.As(err, &answer) {
-		return errors.New(secrets.Text(err.Error(), maxText))
-	}
-	said := answer.ErrorCode() + ": " + answer.ErrorMessage()
+	status := 0 // none
 	var response interface{ HTTPStatusCode() int }
 	if errors.As(err, &response) {
-		said = fmt.Sprintf("%d %s", response.HTTPStatusCode(), said)
+		status = response.HTTPStatusCode()
+	}
+	var answer smithy.APIError
+	if !errors.As(err, &answer) {
+		return byStatus(status, byNetwork(err, errors.New(secrets.Text(err.Error(), maxText))))
+	}
+	said := answer.ErrorCode() + ": " + answer.ErrorMessage()
+	if status != 0 {
+		said = fmt.Sprintf("%d %s", status, said)
 	}
 	said = secrets.Text(said, maxText)
 	switch answer.ErrorCode() {
 	case "AccessDeniedException":
-		return fmt.Errorf("AWS KMS answered %s (the credentials need kms:GetPublicKey, kms:DescribeKey and kms:Sign on this key)", said)
+		return refused(fmt.Errorf("AWS KMS answered %s (the credentials need kms:GetPublicKey, kms:DescribeKey and kms:Sign on this key)", said))
 	case "UnrecognizedClientException", "ExpiredTokenException", "InvalidSignatureException", "IncompleteSignatureException":
-		return fmt.Errorf("AWS KMS answered %s (are the credentials right and not expired, and is the clock?)", said)
+		return refused(fmt.Errorf("AWS KMS answered %s (are the credentials right and not expired, and is the clock?)", said))
+	case "ThrottlingException", "LimitExceededException", "DependencyTimeoutException", "KeyUnavailableException", "KMSInternalException":
+		return away(fmt.Errorf("AWS KMS answered %s", said))
 	case "NotFoundException", "DisabledException", "KMSInvalidStateException", "InvalidKeyUsageException":
 		return fmt.Errorf("AWS KMS answered %s (is this an enabled key for SIGN_VERIFY in this region?)", said)
 	default:
-		return fmt.Errorf("AWS KMS answered %s", said)
+		return byStatus(status, fmt.Errorf("AWS KMS answered %s", said))
 	}
 }

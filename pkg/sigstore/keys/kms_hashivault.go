@@ -9,7 +9,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -31,7 +30,6 @@ func hashivaultProvider() provider {
 // vaultKey is a key of Vault's transit engine, as sigstore's provider reaches it through a gateway.
 type vaultKey struct {
 	options VaultOptions
-	name    string
 	signer  *hashivault.SignerVerifier
 	gateway *gateway
 }
@@ -70,7 +68,7 @@ func openVault(ctx context.Context, s Source) (remote, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the provider for Vault: %s", redact.New().Text(err.Error(), maxText)), g.close())
 	}
-	return &vaultKey{options: o, name: name, signer: signer, gateway: g}, nil
+	return &vaultKey{options: o, signer: signer, gateway: g}, nil
 }
 
 func (k *vaultKey) publicKey(ctx context.Context) (crypto.PublicKey, error) {
@@ -78,7 +76,7 @@ func (k *vaultKey) publicKey(ctx context.Context) (crypto.PublicKey, error) {
 		return nil, errNoPublicKey
 	}
 	public, err := k.signer.PublicKey(options.WithContext(ctx))
-	return public, k.explain(err)
+	return public, explainVault(err)
 }
 
 // fits takes every key: transit signs a SHA-256 with all curves.
@@ -91,13 +89,13 @@ func (k *vaultKey) sign(ctx context.Context, public crypto.PublicKey, payload []
 		opts = append(opts, options.WithCryptoSignerOpts(crypto.Hash(0)))
 	}
 	signed, err := k.signer.SignMessage(bytes.NewReader(payload), opts...)
-	return signed, k.explain(err)
+	return signed, explainVault(err)
 }
 
 func (k *vaultKey) close() error { return k.gateway.close() }
 
-// explain says what to do about an error of the provider. Secrets that Vault echoed are gone from it: see gateway.
-func (k *vaultKey) explain(err error) error {
+// explainVault gives the gateway's error back, or one of the provider's about an answer that it cannot read.
+func explainVault(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -105,18 +103,13 @@ func (k *vaultKey) explain(err error) error {
 	if !errors.As(err, &answer) {
 		return errors.New(redact.New().Text(err.Error(), maxText))
 	}
-	said := redact.New().Text(strings.Join(answer.Errors, "; "), maxText)
+	said := errors.New(redact.New().Text(strings.Join(answer.Errors, "; "), maxText))
 	switch answer.StatusCode {
-	case statusGateway:
-		return errors.New(said)
-	case http.StatusForbidden, http.StatusUnauthorized:
-		return fmt.Errorf("%d from Vault (%s): is the token in %s expired, and may it read %[4]s/keys/%[5]s and update %[4]s/sign/%[5]s?",
-			answer.StatusCode, said, k.options.TokenFile, k.options.Mount, k.name)
-	case http.StatusNotFound:
-		return fmt.Errorf("404 from Vault (%s): is there a key %s in the transit engine at %s?", said, k.name, k.options.Mount)
-	case http.StatusServiceUnavailable:
-		return fmt.Errorf("503 from Vault (%s): is it sealed, or a standby?", said)
+	case statusAway:
+		return away(said)
+	case statusRefused:
+		return refused(said)
 	default:
-		return fmt.Errorf("%d from Vault (%s)", answer.StatusCode, said)
+		return said
 	}
 }

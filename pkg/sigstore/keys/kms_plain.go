@@ -25,18 +25,24 @@ type sigstoreKey struct {
 
 func (k *sigstoreKey) publicKey(ctx context.Context) (crypto.PublicKey, error) {
 	public, err := k.signer.PublicKey(options.WithContext(ctx))
-	return public, redactedText(err)
+	return public, explainPlain(err)
 }
 
 func (k *sigstoreKey) fits(public crypto.PublicKey) error { return k.refuse(public) }
 
 func (k *sigstoreKey) sign(ctx context.Context, _ crypto.PublicKey, payload []byte) ([]byte, error) {
 	signed, err := k.signer.SignMessage(bytes.NewReader(payload), options.WithContext(ctx))
-	return signed, redactedText(err)
+	return signed, explainPlain(err)
 }
 
 // close has nothing to close: these providers offer no way.
 func (k *sigstoreKey) close() error { return nil }
+
+// explainPlain knows of these providers' errors those of the network alone: where they wait for somebody who does not answer, the
+// timeout of the call tells the same.
+func explainPlain(err error) error {
+	return byNetwork(err, redactedText(err))
+}
 
 func redactedText(err error) error {
 	if err == nil {

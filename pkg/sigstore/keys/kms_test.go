@@ -18,10 +18,34 @@ import (
 	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
-// kmsFault is a misbehaviour and what the error says of it.
+// kmsFault is a misbehaviour, what the error of Sign says of it, and the reason of Open's.
 type kmsFault struct {
-	fault func(http.ResponseWriter)
-	want  string
+	fault  func(http.ResponseWriter)
+	want   string
+	reason fault.Reason
+}
+
+// The reasons of Open's errors: nobody can serve now, the credentials are refused, or another configuration is needed.
+const (
+	isAway    = fault.KeyUnavailable
+	isRefused = fault.Unauthorized
+	isWrong   = fault.Unknown
+)
+
+// wantOpenError checks what Open tells of a fault.
+func wantOpenError(t *testing.T, name string, err error, want fault.Reason, secrets []string) {
+	t.Helper()
+	if err == nil || fault.Of(err).Reason != want {
+		t.Errorf("%s: Open() = %v with the reason %s, want %s", name, err, fault.Of(err).Reason, want)
+		return
+	}
+	if hinted := strings.Contains(err.Error(), "set public_key_file to start without it"); hinted != (want == isAway) {
+		t.Errorf("%s: Open() = %v; it advises to set public_key_file: %t, want %t", name, err, hinted, want == isAway)
+	}
+	if !strings.HasPrefix(err.Error(), `key "prod": `) {
+		t.Errorf("%s: Open() = %v, want it to begin with the key", name, err)
+	}
+	wantNoSecret(t, err, secrets...)
 }
 
 // kmsCase is one kind of KMS for testKMS.
@@ -102,7 +126,7 @@ func testKMS(t *testing.T, c kmsCase) {
 	t.Run("at a time", func(t *testing.T) { t.Parallel(); testKMSMaxCalls(t, c) })
 }
 
-// testKMSAway opens a pinned key at each fault and mends it; then one that turns out to be another.
+// testKMSAway opens a pinned key at each fault, and mends it where it may open; then one that turns out to be another.
 func testKMSAway(t *testing.T, c kmsCase) {
 	t.Helper()
 	there, s := c.start(t, rawKeys()["p256"])
@@ -110,12 +134,16 @@ func testKMSAway(t *testing.T, c kmsCase) {
 	for name, f := range c.faults {
 		there.breakWith(f.fault)
 		key, err := keys.Open(t.Context(), s)
+		if f.reason == isWrong {
+			wantOpenError(t, name, err, isWrong, c.secrets)
+			continue
+		}
 		if err != nil {
 			t.Errorf("%s: Open: %v", name, err)
 			continue
 		}
-		if err := key.Unproven(); err == nil || fault.Of(err).Reason != fault.KeyUnavailable {
-			t.Errorf("%s: Unproven() = %v, want a fault of the key", name, err)
+		if err := key.Unproven(); err == nil || fault.Of(err).Reason != f.reason {
+			t.Errorf("%s: Unproven() = %v, want a fault with the reason %s", name, err, f.reason)
 		} else {
 			wantNoSecret(t, err, c.secrets...)
 		}
@@ -171,9 +199,7 @@ func testKMSFaults(t *testing.T, c kmsCase) {
 		wantUnavailable(t, err, f.want)
 		wantNoSecret(t, err, c.secrets...)
 		_, err = keys.Open(t.Context(), s)
-		wantUnavailable(t, err, `key "prod": `)
-		wantUnavailable(t, err, "set public_key_file to start without it")
-		wantNoSecret(t, err, c.secrets...)
+		wantOpenError(t, name, err, f.reason, c.secrets)
 		there.breakWith(nil)
 		if _, err := key.Sign(t.Context(), []byte("payload")); err != nil {
 			t.Errorf("%s: after it was mended: %v", name, err)

@@ -3,8 +3,6 @@
 package keys_test
 
 import (
-	"crypto/ecdsa"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"os"
@@ -14,11 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
@@ -185,13 +185,26 @@ func TestPKCS11Refuses(t *testing.T) {
 	}
 }
 
+// wrongPIN is another one each time: what a token refused, this process does not try again.
+func wrongPIN() string { return "Hunter3-" + strconv.FormatInt(time.Now().UnixNano(), 36) }
+
+// wantRefusedPIN checks an error of Open.
+func wantRefusedPIN(t *testing.T, err error, text string) {
+	t.Helper()
+	if err == nil || fault.Of(err).Reason != fault.Unauthorized || !strings.Contains(err.Error(), text) {
+		t.Fatalf("Open() = %v with the reason %s, want %s and %q", err, fault.Of(err).Reason, fault.Unauthorized, text)
+	}
+	if strings.Contains(err.Error(), "set public_key_file") {
+		t.Errorf("Open() = %v, want no advice to start without it", err)
+	}
+	wantNoSecret(t, err, "Hunter3", pin)
+}
+
 func TestPKCS11WrongPIN(t *testing.T) {
 	s := source(t, "pins", "key")
-	const wrong = "Hunter3-1234"
-	write(t, s.PKCS11.PINFile, []byte(wrong), 0)
+	write(t, s.PKCS11.PINFile, []byte(wrongPIN()), 0)
 	_, err := keys.Open(t.Context(), s)
-	wantUnavailable(t, err, "the token refused the PIN in "+s.PKCS11.PINFile+": correct the file")
-	wantNoSecret(t, err, wrong, pin)
+	wantRefusedPIN(t, err, "the token refused the PIN in "+s.PKCS11.PINFile+": correct the file")
 	write(t, s.PKCS11.PINFile, []byte(pin), 0)
 	key, err := keys.Open(t.Context(), s)
 	if err != nil {
@@ -201,76 +214,92 @@ func TestPKCS11WrongPIN(t *testing.T) {
 	wantSigns(t, key, rawKeys()["p256"].Public())
 }
 
-// TestPKCS11AwayAtTheStart opens a pinned key before there is its token.
-func TestPKCS11AwayAtTheStart(t *testing.T) {
-	late := strconv.FormatInt(time.Now().UnixNano(), 10) // another one in each run of this test
-	s := source(t, late, "key")
-	_, err := keys.Open(t.Context(), s)
-	wantUnavailable(t, err, "set public_key_file to start without it")
-	s.PublicKeyFile = file(t, string(loadedKeys()["p256"].PublicPEM()))
-	key, err := keys.Open(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeKey(t, key)
-	_, err = key.Sign(t.Context(), []byte("payload"))
-	wantUnavailable(t, err, "token "+late+": unproven since the start: asking for the public key: there is no token with this label")
-	plugIn(t, s.PKCS11)
-	wantSigns(t, key, rawKeys()["p256"].Public())
-	if err := key.Unproven(); err != nil {
-		t.Errorf("Unproven() = %v after a signature", err)
+// TestPKCS11KeysShareAWrongPIN opens several keys of one token, as a start does: the token sees one attempt for each wrong PIN.
+func TestPKCS11KeysShareAWrongPIN(t *testing.T) {
+	first, second := wrongPIN(), wrongPIN()+"-2"
+	link := filepath.Join(t.TempDir(), "module.so")
+	for i, tt := range []struct {
+		pin, want string
+		linked    bool
+	}{
+		{first, ": correct the file", false},
+		{first, "it is not tried again", false},
+		{second, ": correct the file", false},
+		{first, "it is not tried again", false},
+		{second, "it is not tried again", true},
+	} {
+		s := source(t, "pins", fmt.Sprintf("key%d", i)) // the PIN comes before the key
+		if tt.linked {
+			if err := os.Symlink(s.PKCS11.Module, link); err != nil {
+				t.Fatal(err)
+			}
+			s.PKCS11.Module = link
+		}
+		write(t, s.PKCS11.PINFile, []byte(tt.pin), 0)
+		_, err := keys.Open(t.Context(), s)
+		wantRefusedPIN(t, err, tt.want)
 	}
 }
 
-// plugIn makes the token with a private key alone. This process does it, because SoftHSM looks for tokens of others at its start
-// alone.
-func plugIn(t *testing.T, o keys.PKCS11Options) {
-	t.Helper()
-	raw, ok := rawKeys()["p256"].(*ecdsa.PrivateKey)
-	if !ok {
-		t.Fatal("the key is not ECDSA")
-	}
-	secret, err := raw.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	curve, err := asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	module := pkcs11.New(o.Module) // stays loaded: see hsmKey
-	slots, err := module.GetSlotList(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slot := slots[len(slots)-1] // SoftHSM keeps one free, and lists it last
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+// TestPKCS11UnknownToken is a wrong configuration, also for a pinned key.
+func TestPKCS11UnknownToken(t *testing.T) {
+	s := source(t, "nobody", "key")
+	for _, pinned := range []string{"", file(t, string(loadedKeys()["p256"].PublicPEM()))} {
+		s.PublicKeyFile = pinned
+		_, err := keys.Open(t.Context(), s)
+		if err == nil || fault.Of(err).Reason != fault.Unknown || strings.Contains(err.Error(), "set public_key_file") ||
+			!strings.Contains(err.Error(), "there is no token with this label") {
+			t.Errorf("pinned by %q: Open() = %v with the reason %s, want it refused for good", pinned, err, fault.Of(err).Reason)
 		}
 	}
-	must(module.InitToken(slot, "so-"+pin, o.Token))
-	session, err := module.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	must(err)
-	must(module.Login(session, pkcs11.CKU_SO, "so-"+pin))
-	must(module.InitPIN(session, pin))
-	must(module.Logout(session))
-	must(module.Login(session, pkcs11.CKU_USER, pin))
-	_, err = module.CreateObject(session, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.Label), pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve), pkcs11.NewAttribute(pkcs11.CKA_VALUE, secret),
-	})
-	must(err)
-	must(module.CloseSession(session))
+}
+
+// TestPKCS11ModuleThatHangs loads a library that waits for a reader of a pipe, as one waits for a daemon or a network HSM.
+func TestPKCS11ModuleThatHangs(t *testing.T) {
+	compiler, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("there is no C compiler")
+	}
+	folder := t.TempDir()
+	pipe, code, library := filepath.Join(folder, "pipe"), filepath.Join(folder, "hang.c"), filepath.Join(folder, "hang.so")
+	write(t, code, []byte(`#include <fcntl.h>
+#include <unistd.h>
+static unsigned long initialize(void *args) { close(open(PIPE, O_RDONLY)); return 5; }
+static struct { unsigned char version[2]; void *functions[100]; } list = {{2, 40}, {initialize}};
+unsigned long C_GetFunctionList(void **to) { *to = &list; return 0; }
+`), 0)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), compiler, "-shared", "-fPIC", fmt.Sprintf("-DPIPE=%q", pipe), "-o", library, code).CombinedOutput() //nolint:gosec // the test's own
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := keys.Source{
+		Name: "hsm", Timeout: 200 * time.Millisecond,
+		PKCS11: keys.PKCS11Options{Module: library, Token: "any", Label: "key", PINFile: file(t, pin)},
+	}
+	_, err = keys.Open(t.Context(), s)
+	wantUnavailable(t, err, "no answer within 200ms")
+	s.PublicKeyFile = file(t, string(loadedKeys()["p256"].PublicPEM()))
+	key, err := keys.Open(t.Context(), s)
+	if err != nil {
+		t.Fatalf("Open() of a pinned key = %v, want it unproven", err)
+	}
+	wantUnavailable(t, key.Unproven(), "no answer within 200ms")
+	end, err := os.OpenFile(pipe, os.O_RDWR, 0) //nolint:gosec // the test's own; it lets all go on that wait for somebody who writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close() //nolint:errcheck // nothing was written
+	closeKey(t, key)
 }
 
 // TestPKCS11TriesAWrongPINOnce is so for a key that is not proven yet, too: tokens lock themselves.
 func TestPKCS11TriesAWrongPINOnce(t *testing.T) {
 	s := source(t, "pinned", "key")
 	s.PublicKeyFile = file(t, string(loadedKeys()["p256"].PublicPEM()))
-	const wrong = "Hunter3-1234"
+	wrong := wrongPIN()
 	write(t, s.PKCS11.PINFile, []byte(wrong), 0)
 	key, err := keys.Open(t.Context(), s)
 	if err != nil {
@@ -309,7 +338,7 @@ func TestPKCS11LogsInAgain(t *testing.T) {
 	}
 	defer closeKey(t, key)
 	logout(t, s.PKCS11)
-	write(t, s.PKCS11.PINFile, []byte("Hunter3-1234"), 0)
+	write(t, s.PKCS11.PINFile, []byte(wrongPIN()), 0)
 	for _, want := range []string{"signing with key", "the token refused the PIN", "it is not tried again, lest the token lock itself"} {
 		_, err = key.Sign(t.Context(), []byte("payload"))
 		wantUnavailable(t, err, want)

@@ -2,18 +2,15 @@ package keys
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/harborseal/harborseal/pkg/fault"
 )
 
 // proof is that a key of a KMS or HSM has signed what its public key verifies. [Open] makes it; if nobody answers then, the first
 // signatures try it again, until one of them has it.
 type proof struct {
-	// try makes the proof. Errors that may pass by themselves are marked by unavailable.
+	// try makes the proof. Its errors are marked as those of a remote.
 	try func(ctx context.Context) error
 	// where stands in errors.
 	where   string
@@ -74,18 +71,4 @@ func (p *proof) settle(missing error) {
 	if missing != nil {
 		p.failed++
 	}
-}
-
-// unavailable marks what may pass by itself: all but the end of ctx and a signature by another key.
-func unavailable(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, errStrange) {
-		return err
-	}
-	return fault.New(fault.Transient, fault.KeyUnavailable, err)
-}
-
-// passes says whether err was marked by unavailable.
-func passes(err error) bool {
-	f := fault.Of(err)
-	return f.Kind == fault.Transient && f.Reason == fault.KeyUnavailable
 }

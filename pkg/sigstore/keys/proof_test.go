@@ -37,7 +37,10 @@ func (a *away) wantAsked(t *testing.T, want int) {
 	}
 }
 
-func errAway() error { return errors.New("connection refused") }
+// errAway is that of a far side whom nobody reaches.
+func errAway() error {
+	return fault.New(fault.Transient, fault.KeyUnavailable, errors.New("connection refused"))
+}
 
 // openAway opens a pinned key while its far side does not answer.
 func openAway(t *testing.T, maxCalls int) (*away, *keys.Key) {
@@ -61,8 +64,8 @@ func openAway(t *testing.T, maxCalls int) (*away, *keys.Key) {
 	if err != nil {
 		t.Fatalf("OpenFake: %v", err)
 	}
-	if err := key.Unproven(); err == nil || !strings.Contains(err.Error(), `key "far": fake: asking for the public key: connection refused`) || key.Proven() {
-		t.Fatalf("Unproven() = %v and Proven() = %t, want why nobody answered", err, key.Proven())
+	if err := key.Unproven(); err == nil || !strings.Contains(err.Error(), `key "far": fake: asking for the public key: connection refused`) {
+		t.Fatalf("Unproven() = %v, want why nobody answered", err)
 	}
 	a.wantAsked(t, 1)
 	return a, key
@@ -97,8 +100,8 @@ func TestProofOfOneServesAll(t *testing.T) {
 			t.Errorf("after it came back: %v", err)
 		}
 		a.wantAsked(t, 3)
-		if err := key.Unproven(); err != nil || !key.Proven() {
-			t.Errorf("Unproven() = %v and Proven() = %t after a signature", err, key.Proven())
+		if err := key.Unproven(); err != nil {
+			t.Errorf("Unproven() = %v after a signature", err)
 		}
 
 		a.answer(func() ([]byte, error) { return nil, errAway() })
@@ -188,8 +191,8 @@ func TestProofGivenUp(t *testing.T) {
 		if err := <-results[2]; err != nil {
 			t.Errorf("Sign() of the one that is left = %v", err)
 		}
-		if took := time.Since(begin); took != 0 || !key.Proven() {
-			t.Errorf("it took %s and Proven() = %t, want all at once", took, key.Proven())
+		if took := time.Since(begin); took != 0 || key.Unproven() != nil {
+			t.Errorf("it took %s and Unproven() = %v, want all at once", took, key.Unproven())
 		}
 		close(back)
 		closeKey(t, key)
@@ -272,6 +275,12 @@ func TestPinnedKeyIsRefusedAtOnce(t *testing.T) {
 		"an unknown kind": {func(f *far, _ context.CancelFunc) {
 			f.Public = func(context.Context) (crypto.PublicKey, error) { return rawKeys()["p521"].Public(), nil }
 		}, "P-256 or P-384"},
+		"something unknown to it": {func(f *far, _ context.CancelFunc) {
+			f.Public = func(context.Context) (crypto.PublicKey, error) { return nil, errors.New("no such key") }
+		}, "no such key"},
+		"a provider that panics": {func(f *far, _ context.CancelFunc) {
+			f.Public = func(context.Context) (crypto.PublicKey, error) { panic("defect") }
+		}, "panicked"},
 		"the end of the program": {func(f *far, cancel context.CancelFunc) {
 			f.Public = func(context.Context) (crypto.PublicKey, error) { cancel(); return nil, errAway() }
 		}, ""},

@@ -42,14 +42,14 @@ type Source struct {
 	// PKCS11 is a key in an HSM. Only a build with the tag pkcs11 and CGO can open it.
 	PKCS11 PKCS11Options
 
-	// PublicKeyFile is a PEM file with the public key that the key must have; empty for any. With it, a key in a KMS or HSM that
-	// does not answer can be opened.
+	// PublicKeyFile is a PEM file with the public key that the key must have; empty for any. With it, a key can be opened while
+	// its KMS or HSM does not answer or refuses the credentials.
 	PublicKeyFile string
 
 	// Transport carries every request to Vault and AWS; it is required for them and belongs to the caller: the one of
 	// pkg/egress, which knows the authorities and the proxies.
 	Transport http.RoundTripper
-	// MaxCalls is how many calls to the KMS or HSM run at a time; 0 is 8 for a KMS and 4 for PKCS #11. Files know no limit.
+	// MaxCalls is how many calls to the KMS or HSM run at a time for this key; 0 is 8 for a KMS and 4 for PKCS #11. Files know no limit.
 	MaxCalls int
 	// Timeout is how long one call to the KMS or HSM may take; 0 is 10 s.
 	Timeout time.Duration
@@ -97,9 +97,10 @@ type PKCS11Options struct {
 
 // Open opens a key. A key in a KMS or HSM is asked for its public part once, which is kept, and then for a signature.
 //
-// An error that is a fault of the reason [fault.KeyUnavailable] comes from the KMS or HSM: trying again may help. Any other
-// needs another configuration or another key. With [Source.PublicKeyFile], Open does not return such a fault but a key that is not
-// proven yet: see [Key.Unproven]. The caller closes the key.
+// An error that is a fault of the reason [fault.KeyUnavailable] says that nobody answered, or somebody who cannot serve now: trying
+// again may help. With [fault.Unauthorized], the KMS or HSM refused the credentials: it may help once they are renewed. Any other
+// needs another configuration or another key. With [Source.PublicKeyFile], Open does not return these two faults but a key that is
+// not proven yet: see [Key.Unproven]. The caller closes the key.
 func Open(ctx context.Context, s Source) (*Key, error) {
 	key, err := s.open(ctx)
 	if err != nil {
@@ -186,7 +187,7 @@ func (s Source) openRemote(ctx context.Context, pinned PublicKey) (*Key, error) 
 	switch {
 	case err == nil:
 		return key, nil
-	case pinned.IsZero() && passes(err):
+	case pinned.IsZero() && isAway(err):
 		err = fmt.Errorf("%w (set public_key_file to start without it)", err)
 	}
 	return nil, errors.Join(fmt.Errorf("%s: %w", where, err), there.close())
@@ -211,7 +212,7 @@ func defaultTo(n, otherwise int) int {
 	return n
 }
 
-// prepare makes a key and proves it. If the other side does not answer now, a pinned key is proven later.
+// prepare makes a key and proves it. If the other side does not answer now or refuses the credentials, a pinned key is proven later.
 func (s Source) prepare(ctx context.Context, c *calls, where string, pinned PublicKey) (*Key, error) {
 	public := pinned
 	if pinned.IsZero() {
@@ -224,7 +225,7 @@ func (s Source) prepare(ctx context.Context, c *calls, where string, pinned Publ
 		return nil, err
 	}
 	p := newProof(c, where, func(ctx context.Context) error { return s.confirm(ctx, c, public) })
-	if err := p.try(ctx); err == nil || !pinned.IsZero() && passes(err) {
+	if err := p.try(ctx); err == nil || !pinned.IsZero() && (isAway(err) || isRefused(err)) {
 		p.settle(err)
 	} else {
 		return nil, err
@@ -250,7 +251,7 @@ func ask(ctx context.Context, c *calls) (PublicKey, error) {
 	case errors.Is(err, errNoPublicKey):
 		return PublicKey{}, err
 	case err != nil:
-		return PublicKey{}, unavailable(ctx, fmt.Errorf("asking for the public key: %w", err))
+		return PublicKey{}, fmt.Errorf("asking for the public key: %w", err)
 	}
 	return newPublicKey(asked)
 }
@@ -267,8 +268,5 @@ func (s Source) confirm(ctx context.Context, c *calls, public PublicKey) error {
 			return err
 		}
 	}
-	if err := prove(public, func(probe []byte) ([]byte, error) { return c.sign(ctx, public, probe) }); err != nil {
-		return unavailable(ctx, err)
-	}
-	return nil
+	return prove(public, func(probe []byte) ([]byte, error) { return c.sign(ctx, public, probe) })
 }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/harborseal/harborseal/pkg/egress"
 )
 
 // standIn is what the stand-ins of all KMS share: a key, faults on demand, and a count of the requests that run. Each of them
@@ -120,6 +122,17 @@ func (s *standIn) sign(key crypto.Signer, digest []byte, hash crypto.Hash) ([]by
 	default:
 		return key.Sign(rand.Reader, digest, crypto.Hash(0))
 	}
+}
+
+// transport is the project's own.
+func transport(t *testing.T, caFile string) *http.Transport {
+	t.Helper()
+	tr, err := egress.NewTransport(new(egress.Dialer), caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }
 
 // body reads what was sent.

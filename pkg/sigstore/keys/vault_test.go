@@ -13,13 +13,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
@@ -142,17 +139,6 @@ func (v *vaultServer) source(t *testing.T) keys.Source {
 	}
 }
 
-// transport is the project's own.
-func transport(t *testing.T, caFile string) *http.Transport {
-	t.Helper()
-	tr, err := egress.NewTransport(new(egress.Dialer), caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tr.CloseIdleConnections)
-	return tr
-}
-
 func TestVault(t *testing.T) {
 	t.Parallel()
 	testKMS(t, kmsCase{
@@ -164,24 +150,58 @@ func TestVault(t *testing.T) {
 		keys:    []string{"p256", "p384", "ed25519", "rsa"},
 		secrets: []string{token, "Hunter2"},
 		faults: map[string]kmsFault{
-			"sealed":            {answerWith(503, `{"errors":["Vault is sealed"]}`), "503 from Vault (Vault is sealed)"},
-			"rate limited":      {answerWith(429, `{"errors":["request path quota exceeded"]}`), "429 from Vault"},
-			"internal":          {answerWith(500, `{"errors":["internal error"]}`), "500 from Vault (internal error)"},
-			"forbidden":         {answerWith(403, `{"errors":["permission denied"]}`), "update team/transit/sign/image-key"},
-			"no such key":       {answerWith(404, `{"errors":[]}`), "is there a key image-key in the transit engine at team/transit?"},
-			"404 without body":  {answerWith(404, ``), "404 from Vault (Not Found)"},
-			"200 without body":  {answerWith(200, ``), "nothing to read"},
-			"a proxy's page":    {answerWith(502, "<html>bad\ngateway</html>"), "502 from Vault (<html>bad gateway</html>)"},
-			"redirect":          {func(w http.ResponseWriter) { w.Header().Set("Location", "http://127.0.0.1:1/"); w.WriteHeader(307) }, "name the address of the active node"},
-			"garbage":           {answerWith(200, `{"data":{"signature":1}}`), "non-string"},
-			"no signature":      {answerWith(200, `{"data":{}}`), "corrupted"},
-			"null":              {answerWith(200, `null`), "corrupted"},
-			"huge":              {answerWith(200, strings.Repeat("x", 2<<20)), "more than 1048576 bytes"},
-			"echo of the token": {answerWith(400, `{"errors":["bad token `+token+`"]}`), "bad token [secret]"},
-			"echo on a page":    {answerWith(400, `no JSON: `+token), "no JSON: [secret]"},
-			"broken off":        {cut, "reading the answer of Vault"},
+			"sealed":            {answerWith(503, `{"errors":["Vault is sealed"]}`), "503 from Vault (Vault is sealed)", isAway},
+			"rate limited":      {answerWith(429, `{"errors":["request path quota exceeded"]}`), "429 from Vault", isAway},
+			"internal":          {answerWith(500, `{"errors":["internal error"]}`), "500 from Vault (internal error)", isAway},
+			"forbidden":         {answerWith(403, `{"errors":["permission denied"]}`), "update team/transit/sign/image-key", isRefused},
+			"no such key":       {answerWith(404, `{"errors":[]}`), "is there a key image-key in the transit engine at team/transit?", isWrong},
+			"404 without body":  {answerWith(404, ``), "404 from Vault (Not Found)", isWrong},
+			"200 without body":  {answerWith(200, ``), "nothing to read", isWrong},
+			"a proxy's page":    {answerWith(502, "<html>bad\ngateway</html>"), "502 from Vault (<html>bad gateway</html>)", isAway},
+			"redirect":          {func(w http.ResponseWriter) { w.Header().Set("Location", "http://127.0.0.1:1/"); w.WriteHeader(307) }, "name the address of the active node", isWrong},
+			"garbage":           {answerWith(200, `{"data":{"signature":1}}`), "non-string", isWrong},
+			"no signature":      {answerWith(200, `{"data":{}}`), "corrupted", isWrong},
+			"null":              {answerWith(200, `null`), "corrupted", isWrong},
+			"huge":              {answerWith(200, strings.Repeat("x", 2<<20)), "more than 1048576 bytes", isWrong},
+			"echo of the token": {answerWith(400, `{"errors":["bad token `+token+`"]}`), "bad token [secret]", isWrong},
+			"echo on a page":    {answerWith(400, `no JSON: `+token), "no JSON: [secret]", isWrong},
+			"broken off":        {cut, "reading the answer of Vault", isAway},
 		},
 	})
+}
+
+// TestVaultNamesAnUnknownKey is about reading a key: the client takes a 404 for an empty answer there.
+func TestVaultNamesAnUnknownKey(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, rawKeys()["p256"])
+	s := v.source(t)
+	s.KMS = "hashivault://other"
+	for _, pinned := range []string{"", file(t, string(loadedKeys()["p256"].PublicPEM()))} {
+		s.PublicKeyFile = pinned
+		_, err := keys.Open(t.Context(), s)
+		wantOpenError(t, "pinned by "+pinned, err, isWrong, []string{token})
+		if want := "404 from Vault (Not Found): is there a key other in the transit engine at team/transit?"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("pinned by %q: Open() = %v, want %q", pinned, err, want)
+		}
+	}
+}
+
+func TestVaultMakesOneAttempt(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, rawKeys()["p256"])
+	key, err := keys.Open(t.Context(), v.source(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeKey(t, key)
+	before := v.count("sign")
+	v.breakWith(answerWith(503, `{"errors":["Vault is sealed"]}`))
+	if _, err := key.Sign(t.Context(), []byte("payload")); err == nil {
+		t.Error("Sign() succeeded, want an error")
+	}
+	if n := v.count("sign") - before; n != 1 {
+		t.Errorf("%d attempts were made, want 1", n)
+	}
 }
 
 func TestVaultReadsTheTokenAgain(t *testing.T) {
@@ -307,37 +327,5 @@ func TestVaultRefuses(t *testing.T) {
 	}
 	if asked := v.count("key") + v.count("sign"); asked != 0 {
 		t.Errorf("Vault was asked %d times, want never", asked)
-	}
-}
-
-func TestVaultLeavesNoFolder(t *testing.T) {
-	folder := t.TempDir()
-	t.Setenv("TMPDIR", folder)
-	v := newVault(t, rawKeys()["p256"])
-	s := v.source(t)
-	key, err := keys.Open(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := filepath.Glob(filepath.Join(folder, "harborseal-vault-*"))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("got the folders %q, want one", found)
-	}
-	if info, err := os.Stat(found[0]); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("the folder's mode is %v (%v), want 0700", info.Mode(), err)
-	}
-	closeKey(t, key)
-	v.breakWith(answerWith(403, `{"errors":["permission denied"]}`))
-	if _, err := keys.Open(t.Context(), s); err == nil {
-		t.Error("Open() succeeded, want an error")
-	}
-	s.PublicKeyFile = file(t, string(key.PublicPEM()))
-	unproven, err := keys.Open(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closeKey(t, unproven)
-	if found, err := filepath.Glob(filepath.Join(folder, "harborseal-vault-*")); err != nil || len(found) != 0 {
-		t.Errorf("the folders %q were left behind (%v)", found, err)
 	}
 }
