@@ -66,14 +66,8 @@ func (s *Service) look(ctx context.Context, j *job, need Requirement) (Verdict, 
 	if verdict.Tag == nil || s.cfg.Keys.Deterministic(need.Key) || !slices.Contains(verdict.Missing, artifact.Legacy) {
 		return verdict, nil
 	}
-	changed, err := s.cfg.Merger.Merge(ctx, j.request.Ref, verdict.Tag.Digest)
-	if fault.Is(err, fault.Permanent) || err == nil && !changed {
-		return verdict, nil // what keeps the tag as it is will be said when a signature is put there
-	}
-	if err != nil {
-		return Verdict{}, err
-	}
-	return s.cfg.Verifier.Verify(ctx, j.request.Ref, need)
+	// What keeps the tag as it is will be said when a signature is put there.
+	return restore(ctx, s.cfg.Verifier, s.cfg.Merger, j.request.Ref, need, verdict)
 }
 
 // locked is for a subject whose legacy tag an immutability rule locks, as a refused put has told. Harbor refuses to put even

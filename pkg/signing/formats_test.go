@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -217,14 +216,7 @@ func TestTwinsUnderARule(t *testing.T) {
 	s, _ := newService(t, w)
 	twin, _ := newService(t, w)
 	ref := w.push(t, "demo/app", ociImage, image)
-	request := w.waiting[ref]
-	w.before = func(name string) {
-		if name == "push blob" {
-			w.before = nil
-			twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
-			w.waiting[ref] = request
-		}
-	}
+	w.meanwhile(t, "push blob", twin, ref)
 	if d := w.attempt(t, s, ref, 1); d.ended != "done" {
 		t.Fatalf("the delivery ended %q, want done: %+v", d.ended, w.dead)
 	}

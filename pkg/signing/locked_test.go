@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -186,14 +185,7 @@ func TestTwinsBesideALockedTag(t *testing.T) {
 			w.rulesErr = rulesErr
 			s, v := random.service(t, w)
 			twin, _ := random.service(t, w)
-			request := w.waiting[ref]
-			w.before = func(name string) {
-				if name == at {
-					w.before = nil
-					twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
-					w.waiting[ref] = request
-				}
-			}
+			w.meanwhile(t, at, twin, ref)
 			if d := w.attempt(t, s, ref, 1); d.ended != "done" {
 				t.Fatalf("%s, rules %v: the delivery ended %q, want done: %+v", at, rulesErr, d.ended, w.dead)
 			}

@@ -59,7 +59,7 @@ func (m *Merger) Merge(ctx context.Context, ref artifact.Ref, current string) (c
 		if err != nil || len(listed) == 0 || len(listed) == 1 && listed[0] == current {
 			return changed, err
 		}
-		tag, err := m.tag(ctx, ref)
+		tag, err := readTag(ctx, m.registry, m.legacy, ref)
 		if err != nil {
 			return changed, err
 		}
@@ -78,12 +78,9 @@ func (m *Merger) Merge(ctx context.Context, ref artifact.Ref, current string) (c
 
 // listed gives the digests of the manifests that may hold signatures of the legacy format, in order.
 func (m *Merger) listed(ctx context.Context, ref artifact.Ref) ([]string, error) {
-	referrers, err := m.registry.Referrers(ctx, ref.Repository(), ref.Digest())
-	if fault.Is(err, fault.Gone) {
-		return nil, nil
-	}
+	referrers, err := listReferrers(ctx, m.registry, ref)
 	if err != nil {
-		return nil, fmt.Errorf("listing what refers to the manifest: %w", err)
+		return nil, err
 	}
 	var digests []string
 	for _, d := range referrers {
@@ -106,17 +103,6 @@ func (m *Merger) contains(current, other string) {
 func (m *Merger) isKnown(other, current string) bool {
 	_, known := m.known.get(mergedInto{other, current})
 	return known
-}
-
-func (m *Merger) tag(ctx context.Context, ref artifact.Ref) (*artifact.Manifest, error) {
-	tag, err := m.registry.Manifest(ctx, ref.Repository(), m.legacy.Tag(ref.Digest()))
-	if fault.Is(err, fault.Gone) {
-		return nil, nil //nolint:nilnil // there is no tag: that is the answer
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the signatures: %w", err)
-	}
-	return &tag, nil
 }
 
 // union gives the manifest that holds all, or nil if the tag does.

@@ -5,9 +5,11 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
 	"github.com/harborseal/harborseal/pkg/sigstore/keys"
@@ -96,4 +98,17 @@ func (p parts) service(t *testing.T, w *world, change ...func(*signing.Config)) 
 		t.Fatal(err)
 	}
 	return s, p.verifier
+}
+
+// meanwhile lets a twin handle the same request before an operation of this name, as if the queue had given it to both.
+func (w *world) meanwhile(t *testing.T, operation string, twin *signing.Service, ref artifact.Ref) {
+	t.Helper()
+	request := w.waiting[ref]
+	w.before = func(name string) {
+		if name == operation {
+			w.before = nil
+			twin.Handle(t.Context(), &delivery{w: w, request: request, attempts: 2, firstSeen: time.Now()})
+			w.waiting[ref] = request
+		}
+	}
 }

@@ -3,7 +3,6 @@ package signing
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -43,23 +42,8 @@ func (r *Review) Signed(ctx context.Context, p policy.Policy, l artifact.Listed)
 	if !slices.Contains(need.Formats, artifact.Legacy) || verdict.LockedBy != "" || !hasOthers(verdict, l.Signatures) {
 		return verdict.Signed(), nil
 	}
-	current := ""
-	if verdict.Tag != nil {
-		current = verdict.Tag.Digest
-	}
-	changed, err := r.merger.Merge(ctx, l.Ref, current)
-	if fault.Is(err, fault.Permanent) {
-		return verdict.Signed(), nil // a rule locks the tag, or it holds what nobody may overwrite: the tag stays as it is
-	}
-	if err != nil {
-		return false, fmt.Errorf("merging overwritten signatures: %w", err)
-	}
-	if changed {
-		if verdict, err = r.verifier.Verify(ctx, l.Ref, need); err != nil {
-			return false, err
-		}
-	}
-	return verdict.Signed(), nil
+	verdict, err = restore(ctx, r.verifier, r.merger, l.Ref, need, verdict)
+	return verdict.Signed(), err
 }
 
 // hasOthers says whether Harbor lists signatures that are neither the tag's manifest nor a bundle of ours.

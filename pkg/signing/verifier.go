@@ -160,15 +160,12 @@ func (v *Verifier) lockedBy(ctx context.Context, ref artifact.Ref) string {
 
 // legacy costs one request where the payloads are as this program writes them.
 func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) (*artifact.Manifest, []artifact.Evidence, error) {
-	tag, err := v.cfg.Registry.Manifest(ctx, ref.Repository(), v.cfg.Legacy.Tag(ref.Digest()))
-	if fault.Is(err, fault.Gone) {
-		return nil, nil, nil
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the signatures: %w", err)
+	tag, err := readTag(ctx, v.cfg.Registry, v.cfg.Legacy, ref)
+	if err != nil || tag == nil {
+		return nil, nil, err
 	}
 	accepts := func(keyID string) bool { return v.cfg.Keys.Accepts(r.Key, keyID) }
-	signatures, err := v.cfg.Legacy.Verify(ctx, tag, v.Claim(ref, r), accepts, v.fetch(ref))
+	signatures, err := v.cfg.Legacy.Verify(ctx, *tag, v.Claim(ref, r), accepts, v.fetch(ref))
 	if err != nil {
 		return nil, nil, fmt.Errorf("verifying the signatures: %w", err)
 	}
@@ -176,17 +173,14 @@ func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) 
 	for _, s := range signatures {
 		found = append(found, artifact.Evidence{Format: artifact.Legacy, KeyID: s.KeyID, Digest: tag.Digest})
 	}
-	return &tag, found, nil
+	return tag, found, nil
 }
 
 // bundles costs one request, and two for each bundle that was not seen before, up to the first that counts.
 func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement) ([]artifact.Evidence, error) {
-	listed, err := v.cfg.Registry.Referrers(ctx, ref.Repository(), ref.Digest())
-	if fault.Is(err, fault.Gone) {
-		return nil, nil
-	}
+	listed, err := listReferrers(ctx, v.cfg.Registry, ref)
 	if err != nil {
-		return nil, fmt.Errorf("listing what refers to the manifest: %w", err)
+		return nil, err
 	}
 	var unread []artifact.Descriptor
 	for _, d := range listed {
