@@ -1,9 +1,10 @@
 // Command emulator runs the Harbor emulator of pkg/harbor/harbortest as a process of its own.
 //
 // When it listens it prints one line of JSON, {"url":"http://127.0.0.1:port"}, on standard output; logs go to standard
-// error. Everything that Harbor's API can do is set up through that API, as user admin; faults, counters and the version
-// are under /_emulator/faults (GET, PUT), /_emulator/stats (GET) and /_emulator/version (GET, PUT). SIGTERM or SIGINT
-// ends it.
+// error. Everything that Harbor's API can do is set up through that API, as user admin. What no Harbor has is under
+// /_emulator/: faults (GET, PUT), version (GET, PUT), stats (GET), synthetic (POST makes content, GET lists it a line each),
+// touch (POST pushes and pulls in it), login (PUT registers id tokens and CLI secrets for OIDC mode) and audit (DELETE
+// purges the log). SIGTERM or SIGINT ends it.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -47,6 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.DurationVar(&cfg.WebhookTimeout, "webhook-timeout", 3*time.Second, "time that a webhook receiver may take")
 	flags.Uint64Var(&cfg.Seed, "seed", 0, "seed for delays and fault rates; 0 is random")
 	faults := flags.String("faults", "", `faults from the start, as JSON: {"latency":"50ms"}`)
+	synthetic := flags.String("synthetic", "", `content from the start, as JSON: {"projects":5,"repositories":50,"digests":1000}`)
 	verbose := flags.Bool("verbose", false, "log every request")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("parsing flags: %w", err)
@@ -56,6 +59,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err := json.Unmarshal([]byte(*faults), &injected); err != nil {
 			return fmt.Errorf("parsing -faults: %w", err)
 		}
+	}
+	content, err := parseSynthetic(*synthetic)
+	if err != nil {
+		return err
 	}
 	level := zerolog.InfoLevel
 	if *verbose {
@@ -67,6 +74,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("starting: %w", err)
 	}
 	harbor.SetFaults(injected)
+	if content != nil {
+		if _, err := harbor.Synthesize(*content); err != nil {
+			return errors.Join(fmt.Errorf("making -synthetic: %w", err), harbor.Close())
+		}
+	}
 	if err := json.NewEncoder(stdout).Encode(map[string]string{"url": harbor.URL()}); err != nil {
 		return errors.Join(fmt.Errorf("announcing the address: %w", err), harbor.Close())
 	}
@@ -75,4 +87,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("stopping: %w", err)
 	}
 	return nil
+}
+
+// parseSynthetic reads -synthetic; nil is none. An unknown key is an error.
+func parseSynthetic(raw string) (*harbortest.SyntheticConfig, error) {
+	if raw == "" {
+		return nil, nil //nolint:nilnil // the flag is optional
+	}
+	content := new(harbortest.SyntheticConfig)
+	decoder := json.NewDecoder(strings.NewReader(raw))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(content); err != nil {
+		return nil, fmt.Errorf("parsing -synthetic: %w", err)
+	}
+	return content, nil
 }

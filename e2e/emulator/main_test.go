@@ -24,7 +24,10 @@ func TestRunAnnouncesServesAndEnds(t *testing.T) {
 	reader, writer := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, []string{"-version", "v2.11.2", "-delivery-delay-scale", "0.001", "-faults", `{"status":503,"route":"token"}`}, writer, io.Discard)
+		ended <- run(ctx, []string{
+			"-version", "v2.11.2", "-delivery-delay-scale", "0.001", "-faults", `{"status":503,"route":"token"}`,
+			"-synthetic", `{"projects":1,"repositories":2,"digests":10}`,
+		}, writer, io.Discard)
 	}()
 	line, err := bufio.NewReader(reader).ReadBytes('\n')
 	if err != nil {
@@ -38,7 +41,9 @@ func TestRunAnnouncesServesAndEnds(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	for path, want := range map[string]int{
 		"/api/v2.0/ping": http.StatusOK, "/service/token": http.StatusServiceUnavailable, "/_emulator/stats": http.StatusOK,
-		"/api/v2.0/projects/library/artifacts": http.StatusNotFound, // As before 2.12.
+		"/api/v2.0/projects/library/artifacts":                http.StatusNotFound, // As before 2.12.
+		"/_emulator/synthetic":                                http.StatusOK,
+		"/api/v2.0/projects?name=synthetic-0001&public=false": http.StatusOK,
 	} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, announced.URL+path, nil)
 		if err != nil {
@@ -65,6 +70,8 @@ func TestRunRefuses(t *testing.T) {
 		"unknown flag":  {"-nope"},
 		"unknown fault": {"-faults", `{"nope":1}`},
 		"bad address":   {"-listen", "127.0.0.1:nope"},
+		"unknown key":   {"-synthetic", `{"project":1}`},
+		"no content":    {"-synthetic", `{"projects":1}`},
 	} {
 		var out bytes.Buffer
 		err := run(t.Context(), args, &out, io.Discard)

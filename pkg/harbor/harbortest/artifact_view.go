@@ -3,6 +3,8 @@ package harbortest
 import (
 	"fmt"
 	"strings"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // show says which parts of an artifact a request wants to see.
@@ -15,42 +17,57 @@ func (c *call) shows() show {
 	}
 }
 
-func (a *artifact) view(s show) map[string]any {
-	out := map[string]any{
-		"accessories": nil, "digest": a.digest, "icon": iconUnknown, "id": a.id, "labels": nil,
-		"manifest_media_type": a.manifestType, "media_type": a.mediaType, "project_id": a.repo.project.id,
-		"pull_time": timestamp(a.pulled), "push_time": timestamp(a.pushed), "references": nil,
-		"repository_id": a.repo.id, "repository_name": a.repo.name, "size": a.size, "tags": nil, "type": a.kind,
-	}
-	for key, value := range map[string]any{"annotations": a.annotations, "extra_attrs": a.extra} {
-		if m, ok := value.(map[string]string); ok && len(m) > 0 {
-			out[key] = m
-		}
-		if m, ok := value.(map[string]any); ok && len(m) > 0 {
-			out[key] = m
-		}
-	}
-	if a.artifactType != "" {
-		out["artifact_type"] = a.artifactType
+// artifactView is an artifact in the API. What is nil without omitempty is shown as null.
+type artifactView struct {
+	Accessories    []any             `json:"accessories"`
+	AdditionLinks  map[string]any    `json:"addition_links,omitempty"`
+	Annotations    map[string]string `json:"annotations,omitempty"`
+	ArtifactType   string            `json:"artifact_type,omitempty"`
+	Digest         digest.Digest     `json:"digest"`
+	ExtraAttrs     map[string]any    `json:"extra_attrs,omitempty"`
+	Icon           string            `json:"icon"`
+	ID             int64             `json:"id"`
+	Labels         any               `json:"labels"`
+	ManifestType   string            `json:"manifest_media_type"`
+	MediaType      string            `json:"media_type"`
+	ProjectID      int64             `json:"project_id"`
+	Pulled         string            `json:"pull_time"`
+	Pushed         string            `json:"push_time"`
+	References     []any             `json:"references"`
+	RepositoryID   int64             `json:"repository_id"`
+	RepositoryName string            `json:"repository_name"`
+	Size           int64             `json:"size"`
+	Tags           []any             `json:"tags"`
+	Type           string            `json:"type"`
+}
+
+func (a *artifact) view(s show) any {
+	out := &artifactView{
+		Annotations: a.annotations, ArtifactType: a.artifactType, Digest: a.digest, ExtraAttrs: a.extra, Icon: iconUnknown,
+		ID: a.id, ManifestType: a.manifestType, MediaType: a.mediaType, ProjectID: a.repo.project.id,
+		Pulled: timestamp(a.pulled), Pushed: timestamp(a.pushed), RepositoryID: a.repo.id, RepositoryName: a.repo.name,
+		Size: a.size, Type: a.kind,
 	}
 	switch a.kind {
 	case kindImage:
-		out["icon"] = iconImage
+		out.Icon = iconImage
 		if a.mediaType != a.manifestType {
-			out["addition_links"] = a.additions("build_history")
+			out.AdditionLinks = a.additions("build_history")
 		}
 	case kindChart:
-		out["icon"] = iconChart
-		out["addition_links"] = a.additions("dependencies", "readme.md", "values.yaml")
+		out.Icon = iconChart
+		out.AdditionLinks = a.additions("dependencies", "readme.md", "values.yaml")
 	}
 	if len(a.children) > 0 {
-		out["references"] = a.references()
+		out.References = a.references()
 	}
 	if s.tags && len(a.tags) > 0 {
-		out["tags"] = a.tagViews(s)
+		out.Tags = a.tagViews(s)
 	}
-	if accessories := a.repo.accessories[a.digest]; s.accessories && len(accessories) > 0 {
-		out["accessories"] = accessoryViews(a, accessories)
+	if s.accessories {
+		if accessories := a.accessories(); len(accessories) > 0 {
+			out.Accessories = accessoryViews(a, accessories)
+		}
 	}
 	return out
 }
@@ -68,12 +85,20 @@ func (a *artifact) additions(names ...string) map[string]any {
 	return out
 }
 
+// referenceView is a child of an index in the API.
+type referenceView struct {
+	ChildDigest digest.Digest `json:"child_digest"`
+	ChildID     int64         `json:"child_id"`
+	ParentID    int64         `json:"parent_id"`
+	Platform    *platform     `json:"platform"`
+	URLs        any           `json:"urls"`
+}
+
 func (a *artifact) references() []any {
 	out := make([]any, 0, len(a.children))
 	for _, ch := range a.children {
-		out = append(out, map[string]any{
-			"child_digest": ch.artifact.digest, "child_id": ch.artifact.id, "parent_id": a.id, "platform": ch.platform,
-			"urls": nil,
+		out = append(out, &referenceView{
+			ChildDigest: ch.artifact.digest, ChildID: ch.artifact.id, ParentID: a.id, Platform: ch.platform,
 		})
 	}
 	return out
@@ -87,11 +112,22 @@ func (a *artifact) tagViews(s show) []any {
 	return out
 }
 
+// tagView is a tag in the API.
+type tagView struct {
+	ArtifactID   int64  `json:"artifact_id"`
+	ID           int64  `json:"id"`
+	Immutable    bool   `json:"immutable"`
+	Name         string `json:"name"`
+	Pulled       string `json:"pull_time"`
+	Pushed       string `json:"push_time"`
+	RepositoryID int64  `json:"repository_id"`
+}
+
 // view renders a tag; without with_immutable_status Harbor calls every tag mutable.
 func (t *tag) view(s show) any {
-	return map[string]any{
-		"artifact_id": t.artifact.id, "id": t.id, "immutable": s.immutable && t.immutable(), "name": t.name, "pull_time": timestamp(t.pulled),
-		"push_time": timestamp(t.pushed), "repository_id": t.artifact.repo.id,
+	return &tagView{
+		ArtifactID: t.artifact.id, ID: t.id, Immutable: s.immutable && t.immutable(), Name: t.name,
+		Pulled: timestamp(t.pulled), Pushed: timestamp(t.pushed), RepositoryID: t.artifact.repo.id,
 	}
 }
 
@@ -104,13 +140,26 @@ func accessoryViews(subject *artifact, accessories []*artifact) []any {
 }
 
 func accessoryView(subject, a *artifact) any {
-	icon := ""
+	out := &accessoryJSON{
+		ArtifactID: a.id, Created: timestamp(a.accessory.created), Digest: a.digest, ID: a.accessory.id, Size: a.size,
+		SubjectDigest: subject.digest, SubjectID: subject.id, SubjectRepo: subject.repo.name, Type: a.accessory.kind,
+	}
 	if a.accessory.kind == accessoryCosign {
-		icon = iconCosignSignature
+		out.Icon = iconCosignSignature
 	}
-	return map[string]any{
-		"artifact_id": a.id, "creation_time": timestamp(a.accessory.created), "digest": a.digest, "icon": icon,
-		"id": a.accessory.id, "size": a.size, "subject_artifact_digest": subject.digest,
-		"subject_artifact_id": subject.id, "subject_artifact_repo": subject.repo.name, "type": a.accessory.kind,
-	}
+	return out
+}
+
+// accessoryJSON is an accessory in the API.
+type accessoryJSON struct {
+	ArtifactID    int64         `json:"artifact_id"`
+	Created       string        `json:"creation_time"`
+	Digest        digest.Digest `json:"digest"`
+	Icon          string        `json:"icon"`
+	ID            int64         `json:"id"`
+	Size          int64         `json:"size"`
+	SubjectDigest digest.Digest `json:"subject_artifact_digest"`
+	SubjectID     int64         `json:"subject_artifact_id"`
+	SubjectRepo   string        `json:"subject_artifact_repo"`
+	Type          string        `json:"type"`
 }

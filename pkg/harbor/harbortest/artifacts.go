@@ -4,85 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 )
-
-// listArtifacts answers the artifacts of a repository; one that does not exist has none.
-func (c *call) listArtifacts() error {
-	p, err := c.requireProject("artifact", "list")
-	if err != nil {
-		return err
-	}
-	name := c.pathRepository(p)
-	return c.answerArtifacts(p, func(a *artifact) bool { return a.repo.name == name })
-}
-
-// listProjectArtifacts answers the artifacts of all repositories of a project.
-func (c *call) listProjectArtifacts() error {
-	p, err := c.requireProject("artifact", "list")
-	if err != nil {
-		return err
-	}
-	return c.answerArtifacts(p, func(*artifact) bool { return true })
-}
-
-func (c *call) answerArtifacts(p *project, of func(*artifact) bool) error {
-	params := c.r.URL.Query()
-	q, err := parseQuery(params.Get("q"))
-	if err != nil {
-		return err
-	}
-	out := make([]*artifact, 0, len(p.artifacts))
-	for _, a := range slices.Backward(p.artifacts) {
-		if of(a) && a.selected(q) {
-			out = append(out, a)
-		}
-	}
-	for name, at := range map[string]func(*artifact) time.Time{
-		"push_time": func(a *artifact) time.Time { return a.pushed },
-		"pull_time": func(a *artifact) time.Time { return a.pulled },
-	} {
-		if out, err = filterTime(out, q, name, at); err != nil {
-			return err
-		}
-	}
-	sortBy(out, params.Get("sort"), map[string]func(a, b *artifact) int{
-		"push_time": byTime(func(a *artifact) time.Time { return a.pushed }),
-		"pull_time": byTime(func(a *artifact) time.Time { return a.pulled }),
-		"id":        byOrdered(func(a *artifact) int64 { return a.id }),
-		"size":      byOrdered(func(a *artifact) int64 { return a.size }),
-	})
-	s := c.shows()
-	return paged(c, out, func(a *artifact) any { return a.view(s) })
-}
-
-// selected tells whether a listing with this query shows the artifact: by default no children of an index, with
-// base=* every digest; accessories never.
-func (a *artifact) selected(q query) bool {
-	if a.accessory != nil {
-		return false
-	}
-	if q["base"] != "*" && !a.listed() {
-		return false
-	}
-	if want, ok := q["tags"]; ok {
-		switch want {
-		case "nil":
-			if len(a.tags) > 0 {
-				return false
-			}
-		case "*":
-			if len(a.tags) == 0 {
-				return false
-			}
-		default:
-			if !slices.ContainsFunc(a.tags, func(t *tag) bool { return q.matches("tags", t.name) }) {
-				return false
-			}
-		}
-	}
-	return q.matches("digest", a.digest.String()) && q.matches("type", a.kind) && q.matches("media_type", a.mediaType)
-}
 
 // requireArtifact finds the artifact of the path, by tag or digest.
 func (c *call) requireArtifact(resource, action string) (*artifact, error) {
@@ -91,6 +13,16 @@ func (c *call) requireArtifact(resource, action string) (*artifact, error) {
 		return nil, err
 	}
 	return c.h.state.lookup(c.pathRepository(p), c.r.PathValue("reference"))
+}
+
+// requireOwnArtifact is requireArtifact for what will change the artifact.
+func (c *call) requireOwnArtifact(resource, action string) (*artifact, error) {
+	a, err := c.requireArtifact(resource, action)
+	if err != nil || !a.isSynthetic() {
+		return a, err
+	}
+	a.repo.own(a.digest.String())
+	return c.h.state.lookup(a.repo.name, a.digest.String())
 }
 
 // lookup finds an artifact, in Harbor's words when there is none.
@@ -124,11 +56,11 @@ func (c *call) listAccessories() error {
 	if err != nil {
 		return err
 	}
-	return paged(c, a.repo.accessories[a.digest], func(acc *artifact) any { return accessoryView(a, acc) })
+	return paged(c, a.repo.accessoriesOf(a.digest), func(acc *artifact) any { return accessoryView(a, acc) })
 }
 
 func (c *call) deleteArtifact() error {
-	a, err := c.requireArtifact("artifact", "delete")
+	a, err := c.requireOwnArtifact("artifact", "delete")
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,9 @@ func (i *identity) sysadmin() bool      { return i.user != nil && i.user.sysadmi
 func (h *Harbor) identify(r *http.Request) *identity {
 	header := r.Header.Get("Authorization")
 	if raw, ok := strings.CutPrefix(header, "Bearer "); ok {
+		if strings.HasPrefix(r.URL.Path, "/api") {
+			return h.byIDToken(r.URL.Path, raw)
+		}
 		claims, err := h.tokens.verify(raw)
 		if err != nil {
 			return &identity{}
@@ -32,18 +35,20 @@ func (h *Harbor) identify(r *http.Request) *identity {
 	if !ok {
 		return &identity{}
 	}
-	return h.login(name, secret)
+	return h.login(r, name, secret)
 }
 
-func (h *Harbor) login(name, secret string) *identity {
+func (h *Harbor) login(r *http.Request, name, secret string) *identity {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	same := func(want string) bool { return subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1 }
-	if r := h.state.robots[name]; r != nil && !r.disabled && !r.expired() && same(r.secret) {
-		return &identity{name: name, robot: r}
+	if robot := h.state.robots[name]; robot != nil && !robot.disabled && !robot.expired() && same(robot.secret) {
+		return &identity{name: name, robot: robot}
 	}
-	if u := h.state.users[name]; u != nil && same(u.password) {
-		return &identity{name: name, user: u}
+	if u := h.state.users[name]; u != nil {
+		if want, ok := h.state.passwordOf(u, r); ok && same(want) {
+			return &identity{name: name, user: u}
+		}
 	}
 	return &identity{}
 }

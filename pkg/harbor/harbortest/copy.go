@@ -72,7 +72,7 @@ func (a *artifact) withAll() []*artifact {
 	for _, ch := range a.children {
 		out = append(out, ch.artifact.withAll()...)
 	}
-	for _, acc := range a.repo.accessories[a.digest] {
+	for _, acc := range a.repo.accessoriesOf(a.digest) {
 		out = append(out, acc.withAll()...)
 	}
 	return out
@@ -91,7 +91,7 @@ func (c *call) copyInto(to *repository, a *artifact, tagName string) {
 		c.h.state.linkBlob(to.name, blob.Digest)
 	}
 	c.store(to, m, a.content, a.digest, tagName)
-	for _, acc := range a.repo.accessories[a.digest] {
+	for _, acc := range a.repo.accessoriesOf(a.digest) {
 		accTag := ""
 		if len(acc.tags) > 0 {
 			accTag = acc.tags[0].name

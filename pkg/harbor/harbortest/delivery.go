@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -29,6 +30,8 @@ const (
 func idleSleeps() []time.Duration {
 	return []time.Duration{0, 10 * time.Millisecond, 100 * time.Millisecond, time.Second, 10 * time.Second}
 }
+
+var errRefusedHook = errors.New("abnormal response code")
 
 // delivery is one event on its way to one receiver.
 type delivery struct {
@@ -151,7 +154,7 @@ func (d *deliverer) work() {
 
 // attempt tries a delivery once and decides what comes after: nothing, another attempt later, or giving up.
 func (d *deliverer) attempt(item *delivery) {
-	started := time.Now().UTC()
+	started := storedNow()
 	err := d.post(item)
 	if d.h.ctx.Err() != nil {
 		return
@@ -161,7 +164,7 @@ func (d *deliverer) attempt(item *delivery) {
 		item.fails++
 	}
 	final := !failed || item.fails >= hookAttempts
-	d.h.record(item, started, failed, final)
+	d.h.record(item, started, err, final)
 	d.h.log.Info().Err(err).Str("address", item.target.Address).Int("fails", item.fails).Msg("webhook attempt")
 	d.h.counters.webhook(func(w *WebhookStats) {
 		w.Attempts++
@@ -218,29 +221,34 @@ func (d *deliverer) post(item *delivery) error {
 	if err != nil {
 		return fmt.Errorf("sending the webhook: %w", err)
 	}
-	defer func() {
-		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxHookResponse)) // So that the connection is used again.
-		_ = res.Body.Close()
-	}()
+	defer func() { _ = res.Body.Close() }()
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxHookResponse)) // Read, too, so that the connection is used again.
 	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("webhook refused with status %d", res.StatusCode)
+		return fmt.Errorf("%w: %d, body: %s", errRefusedHook, res.StatusCode, body)
 	}
 	return nil
 }
 
 // record writes an attempt into the execution and its task.
-func (h *Harbor) record(item *delivery, started time.Time, failed, final bool) {
+func (h *Harbor) record(item *delivery, started time.Time, failure error, final bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := time.Now().UTC()
+	now := storedNow()
 	e, t := item.execution, item.execution.task
 	t.runs++
 	t.started, t.updated = started, now
+	t.write(started, "INFO", "start to run webhook job")
+	t.write(started, "INFO", "send request to remote endpoint, body: %s", item.body)
+	if failure != nil {
+		t.write(now, "ERROR", "exit webhook job, error: %s", failure)
+	} else {
+		t.write(now, "INFO", "success to run webhook job")
+	}
 	if !final {
 		return
 	}
 	e.status = statusSuccess
-	if failed {
+	if failure != nil {
 		e.status = statusError
 	}
 	t.status, t.finish, e.ended = e.status, now, now

@@ -54,7 +54,7 @@ func (c *call) firePush(a *artifact, reference string) {
 		return
 	}
 	p := a.repo.project
-	now := time.Now().UTC()
+	now := storedNow()
 	data := c.pushData(a, reference)
 	lost, asked := false, false
 	for _, policy := range p.policies {

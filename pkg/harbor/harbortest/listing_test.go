@@ -69,7 +69,7 @@ func TestQueriesSelect(t *testing.T) {
 		"base=*,push_time=[" + at(-time.Hour) + "~" + at(time.Hour) + "]": "4",
 		"tags=nil":                         "3",
 		"tags=*":                           "1",
-		"tags=~v1":                         "1",
+		"tags=~V1":                         "1",
 		"tags=v1":                          "0",
 		"digest=" + tagged.String():        "1",
 		"digest={" + tagged.String() + "}": "1",
@@ -80,11 +80,58 @@ func TestQueriesSelect(t *testing.T) {
 			t.Errorf("q=%s: got %s artifacts, want %s", q, got, want)
 		}
 	}
-	for _, q := range []string{"push_time=yesterday", "push_time=[a~b]", "push_time=[a]", "nothing"} {
+	for _, q := range []string{"push_time=yesterday", "push_time=[a~b]", "push_time=[a]", "nothing", "push_time=[~]", "base=", "type={IMAGE"} {
 		c.want(http.StatusBadRequest, admin(), http.MethodGet, "/api/v2.0/projects/demo/artifacts?q="+url.QueryEscape(q), nil)
 	}
 	for _, page := range []string{"page=0", "page_size=0", "page=x", "page_size=101"} {
 		c.want(http.StatusUnprocessableEntity, admin(), http.MethodGet, "/api/v2.0/projects/demo/artifacts?"+page, nil)
+	}
+}
+
+// TestRangesAreCutToSeconds asks around the push time of one artifact. Harbor drops the fractions of both ends, unless
+// the layout is one that it does not know and hands on to PostgreSQL.
+func TestRangesAreCutToSeconds(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, fast(t))
+	c.project("demo", nil)
+	pushed := c.pushedWithinASecond()
+	second := pushed.Truncate(time.Second)
+	end := second.Add(999 * time.Millisecond)
+	const spaced, millis = time.DateTime + ".000", "2006-01-02T15:04:05.000"
+	for _, test := range []struct{ name, q, want string }{
+		{"from the last millisecond of its second", "push_time=[" + end.Format(spaced) + "~]", "1"},
+		{"from there, with a T", "push_time=[" + end.Format(millis) + "~]", "1"},
+		{"from there, as PostgreSQL reads it", "push_time=[" + end.Format(millis) + "Z~]", "0"},
+		{"from the next second", "push_time=[" + second.Add(time.Second).Format(spaced) + "~]", "0"},
+		{"to the last millisecond of its second", "push_time=[~" + end.Format(spaced) + "]", "0"},
+		{"to there, as PostgreSQL reads it", "push_time=[~" + end.Format(millis) + "Z]", "1"},
+		{"to the next second", "push_time=[~" + second.Add(time.Second).Format(spaced) + "]", "1"},
+		{"from midnight", "push_time=[" + second.Format(time.DateOnly) + "~]", "1"},
+		{"to an hour, cut to the day", "push_time=[~" + second.Format(time.DateOnly) + " 23:59]", "0"},
+		{"unescaped a second time", url.QueryEscape("push_time=[" + second.Format(time.DateTime) + "~]"), "1"},
+		{"a plus is a blank", "push_time=[" + second.Format("2006-01-02+15:04:05") + "~]", "1"},
+	} {
+		path := "/api/v2.0/projects/demo/artifacts?q=" + url.QueryEscape(test.q)
+		if got := c.want(http.StatusOK, admin(), http.MethodGet, path, nil).header.Get("X-Total-Count"); got != test.want {
+			t.Errorf("%s: q=%s: got %s artifacts, want %s (pushed at %s)", test.name, test.q, got, test.want, pushed)
+		}
+	}
+}
+
+// pushedWithinASecond pushes until an artifact's push time is not in the first or the last milliseconds of its second,
+// and leaves only that one.
+func (c *client) pushedWithinASecond() time.Time {
+	c.t.Helper()
+	for {
+		c.push(admin(), c.image(), "demo/app:v1")
+		var shown []struct {
+			At time.Time `json:"push_time"`
+		}
+		c.want(http.StatusOK, admin(), http.MethodGet, "/api/v2.0/projects/demo/artifacts", nil).decode(c.t, &shown)
+		if ms := shown[0].At.Sub(shown[0].At.Truncate(time.Second)).Milliseconds(); ms > 1 && ms < 998 {
+			return shown[0].At
+		}
+		c.want(http.StatusOK, admin(), http.MethodDelete, "/api/v2.0/projects/demo/repositories/app", nil)
 	}
 }
 

@@ -22,6 +22,7 @@ type projectRequest struct {
 	Public       *bool             `json:"public"`
 	Metadata     map[string]string `json:"metadata"`
 	StorageLimit *int64            `json:"storage_limit"`
+	RegistryID   *int64            `json:"registry_id"` // Makes it a proxy cache.
 }
 
 func (c *call) createProject() error {
@@ -34,6 +35,10 @@ func (c *call) createProject() error {
 	}
 	if c.who.user == nil && !c.who.canSystem(kindProject, "create") {
 		return errForbidden()
+	}
+	registryID, err := c.proxiedRegistry(&req)
+	if err != nil {
+		return err
 	}
 	if len(req.Name) > maxNameLength || !regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`).MatchString(req.Name) {
 		return errBadRequest("project name is not in lower case or contains illegal characters")
@@ -55,6 +60,7 @@ func (c *call) createProject() error {
 		return err
 	}
 	p := c.h.state.addProject(req.Name, owner, metadata, limit)
+	p.registryID = registryID
 	c.audit("create", kindProject, p.name, "create project: "+p.name, p)
 	if c.r.Header.Get("X-Resource-Name-In-Location") == "true" {
 		return c.created(apiPrefix + "projects/" + p.name)
@@ -82,16 +88,15 @@ func (c *call) projectView(p *project, detail bool) map[string]any {
 		allowlist["id"], allowlist["project_id"], allowlist["items"] = p.id, p.id, []any{}
 		out["metadata"], out["owner_name"] = maps.Clone(p.metadata), p.owner.name
 	}
-	role := 0
-	if c.who.sysadmin() {
-		role = roleProjectAdmin
-	} else if c.who.user != nil {
-		if m := p.memberOf(c.who.user); m != nil {
-			role = m.role
-		}
+	if p.registryID != 0 {
+		out["registry_id"] = p.registryID
 	}
-	if role != 0 {
-		out["current_user_role_id"], out["current_user_role_ids"] = role, []int{role}
+	// SPEC: Harbor, src/server/v2.0/handler/project.go populateProperties: roles are memberships of users; a robot has
+	// none, nor has a system administrator who is no member.
+	if c.who.user != nil {
+		if m := p.memberOf(c.who.user); m != nil {
+			out["current_user_role_id"], out["current_user_role_ids"] = m.role, []int{m.role}
+		}
 	}
 	return out
 }
@@ -107,7 +112,7 @@ func (c *call) listProjects() error {
 	for _, p := range c.h.state.projects {
 		switch {
 		case !p.public() && !c.who.covers(p):
-		case !strings.Contains(p.name, params.Get("name")):
+		case !strings.Contains(p.name, strings.ToLower(params.Get("name"))):
 		case !q.matches("name", p.name):
 		case filterPublic && (public == "true") != p.public():
 		case params.Get("owner") != "" && params.Get("owner") != p.owner.name:

@@ -22,7 +22,7 @@ func (c *call) policyRefuses(a *artifact) bool {
 		strings.Contains(c.r.UserAgent(), "cosign") {
 		return false
 	}
-	return !slices.ContainsFunc(a.repo.accessories[a.digest], func(acc *artifact) bool {
+	return !slices.ContainsFunc(a.repo.accessoriesOf(a.digest), func(acc *artifact) bool {
 		return acc.accessory.kind == accessoryCosign
 	})
 }

@@ -2,6 +2,7 @@ package harbortest
 
 import (
 	"cmp"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -10,33 +11,46 @@ import (
 // query is Harbor's q parameter: "name=value,name=~part,name=[from~to],name={a b}". Names are kept in lower case.
 type query map[string]string
 
+// parseQuery reads q, which Harbor unescapes once more than HTTP does, and refuses what it cannot read.
+//
+// SPEC: Harbor, src/lib/q/builder.go: terms end at a comma, wherever it stands; no name and no value is empty; a range
+// has one tilde and at least one end.
 func parseQuery(raw string) (query, error) {
 	q := make(query)
-	for _, term := range splitTerms(raw) {
-		name, value, ok := strings.Cut(term, "=")
-		if !ok || name == "" {
-			return nil, errBadRequest("invalid query string value: %s", term)
+	if plain, err := url.QueryUnescape(raw); err == nil {
+		raw = plain
+	}
+	if raw == "" {
+		return q, nil
+	}
+	for term := range strings.SplitSeq(raw, ",") {
+		name, value, _ := strings.Cut(term, "=")
+		if name == "" || value == "" {
+			return nil, errBadRequest(`the query string must contain "=" and the key/value cannot be empty`)
 		}
-		q[strings.ToLower(strings.TrimSpace(name))] = value
+		if !validPattern(value) {
+			return nil, errBadRequest("invalid query string value: %s", value)
+		}
+		q[strings.ToLower(name)] = value
 	}
 	return q, nil
 }
 
-// splitTerms splits at commas outside of brackets.
-func splitTerms(raw string) []string {
-	if raw == "" {
-		return nil
+func validPattern(value string) bool {
+	switch value[0] {
+	case '~':
+		return len(value) > 1
+	case '[':
+		inner, ok := inBrackets(value, "[", "]")
+		from, to, one := strings.Cut(inner, "~")
+		return ok && one && !strings.Contains(to, "~") && strings.TrimSpace(from)+strings.TrimSpace(to) != ""
+	case '{':
+		return strings.HasSuffix(value, "}")
+	case '(':
+		return strings.HasSuffix(value, ")")
+	default:
+		return true
 	}
-	depth := 0
-	return strings.FieldsFunc(raw, func(r rune) bool {
-		switch r {
-		case '[', '{', '(':
-			depth++
-		case ']', '}', ')':
-			depth--
-		}
-		return r == ',' && depth == 0
-	})
 }
 
 // matches tells whether a text meets the condition on a name; no condition is met by everything.
@@ -46,7 +60,7 @@ func (q query) matches(name, got string) bool {
 		return true
 	}
 	if part, fuzzy := strings.CutPrefix(want, "~"); fuzzy {
-		return strings.Contains(got, part)
+		return strings.Contains(strings.ToLower(got), strings.ToLower(part))
 	}
 	if inner, ok := inBrackets(want, "{", "}"); ok {
 		return slices.Contains(strings.Fields(inner), got)
@@ -54,45 +68,69 @@ func (q query) matches(name, got string) bool {
 	return want == got
 }
 
-// within tells whether a time meets the range on a name, both ends included.
-func (q query) within(name string, got time.Time) (bool, error) {
+// timeRange is a condition on a time, both ends included; a zero end is open.
+type timeRange struct{ from, to time.Time }
+
+// timeRange reads the condition on a name; without one, everything is in the range.
+func (q query) timeRange(name string) (timeRange, error) {
 	want, ok := q[name]
 	if !ok {
-		return true, nil
+		return timeRange{}, nil
 	}
 	inner, ok := inBrackets(want, "[", "]")
 	if !ok {
-		return false, errBadRequest("invalid range of %s: %s", name, want)
+		return timeRange{}, errBadRequest("invalid query string value: %s", want)
 	}
-	from, to, ok := strings.Cut(inner, "~")
-	if !ok {
-		return false, errBadRequest("invalid range of %s: %s", name, want)
-	}
+	from, to, _ := strings.Cut(inner, "~")
+	var out timeRange
 	for _, end := range []struct {
 		raw  string
-		sign int
-	}{{from, -1}, {to, 1}} {
-		if end.raw == "" {
+		into *time.Time
+	}{{from, &out.from}, {to, &out.to}} {
+		raw := strings.TrimSpace(end.raw)
+		if raw == "" {
 			continue
 		}
-		limit, err := parseQueryTime(end.raw)
+		limit, err := parseQueryTime(raw)
 		if err != nil {
-			return false, err
+			return timeRange{}, err
 		}
-		if got.Compare(limit)*end.sign > 0 {
-			return false, nil
-		}
+		*end.into = limit
 	}
-	return true, nil
+	return out, nil
 }
 
+func (r timeRange) includes(t time.Time) bool {
+	return (r.from.IsZero() || !t.Before(r.from)) && (r.to.IsZero() || !t.After(r.to))
+}
+
+// parseQueryTime reads one end of a range.
+//
+// SPEC: Harbor, src/lib/q/builder.go, and its object mapper, beego's client/orm getFlatParams: a time of this layout is
+// cut to the second, a shorter one to the day, whatever stands behind; what is neither goes to PostgreSQL as it is, which
+// keeps fractions and disregards the offset of a timestamp. (What PostgreSQL does not read, Harbor answers with 500, and
+// the emulator, whose own errors are 500, with 400.)
 func parseQueryTime(raw string) (time.Time, error) {
-	for _, layout := range []string{time.DateTime, "2006-01-02T15:04:05", time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, strings.TrimSpace(raw)); err == nil {
+	if t, err := time.Parse("2006-01-02T15:04:05", raw); err == nil {
+		return t.Truncate(time.Second), nil
+	}
+	raw = strings.Trim(raw, `"'`)
+	switch {
+	case len(raw) >= len(time.DateTime):
+		if t, err := time.Parse(time.DateTime, raw[:len(time.DateTime)]); err == nil {
+			return t, nil
+		}
+	case len(raw) >= len(time.DateOnly):
+		if t, err := time.Parse(time.DateOnly, raw[:len(time.DateOnly)]); err == nil {
 			return t, nil
 		}
 	}
-	return time.Time{}, errBadRequest("invalid time in query: %s", raw)
+	t, err := time.Parse(time.RFC3339Nano, raw)
+	if err != nil {
+		return time.Time{}, errBadRequest("invalid time in query: %s", raw)
+	}
+	_, offset := t.Zone()
+	return t.UTC().Add(time.Duration(offset) * time.Second), nil
 }
 
 func inBrackets(s, open, closing string) (string, bool) {
@@ -108,13 +146,13 @@ func filterTime[T any](items []T, q query, name string, at func(T) time.Time) ([
 	if _, ok := q[name]; !ok {
 		return items, nil
 	}
+	limits, err := q.timeRange(name)
+	if err != nil {
+		return nil, err
+	}
 	out := items[:0:0]
 	for _, item := range items {
-		ok, err := q.within(name, at(item))
-		if err != nil {
-			return nil, err
-		}
-		if ok {
+		if limits.includes(at(item)) {
 			out = append(out, item)
 		}
 	}

@@ -76,7 +76,7 @@ func (q *quota) hold(p part) *heldBlob {
 		b = &heldBlob{size: p.size}
 		q.held[p.digest] = b
 		q.used += p.size
-		q.updated = time.Now().UTC()
+		q.updated = storedNow()
 	}
 	return b
 }
@@ -95,7 +95,7 @@ func (q *quota) releaseArtifact(a *artifact) {
 		if b.artifacts--; b.artifacts <= 0 {
 			delete(q.held, p.digest)
 			q.used -= b.size
-			q.updated = time.Now().UTC()
+			q.updated = storedNow()
 		}
 	}
 }
@@ -226,7 +226,7 @@ func (c *call) putQuota() error {
 	if err != nil {
 		return err
 	}
-	p.quota.hard, p.quota.updated = limit, time.Now().UTC()
+	p.quota.hard, p.quota.updated = limit, storedNow()
 	return c.ok()
 }
 

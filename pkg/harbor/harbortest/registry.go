@@ -227,7 +227,7 @@ func (c *call) getTagsList(repo string) error {
 	r := c.h.state.repos[repo]
 	var names []string
 	if r != nil {
-		names = make([]string, 0, len(r.tags))
+		names = r.synthetic.tags()
 		for name := range r.tags {
 			names = append(names, name)
 		}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -44,11 +43,14 @@ func (c *call) getManifest(repo, reference string) error {
 			message: "The image is not signed by cosign.",
 		}
 	}
+	if a.content == nil && c.r.Method == http.MethodGet {
+		return errNoContent(a.digest)
+	}
 	if err := acceptable(c.r.Header.Values("Accept"), a.manifestType); err != nil {
 		return err
 	}
 	header := c.w.Header()
-	header.Set("Content-Length", strconv.Itoa(len(a.content)))
+	header.Set("Content-Length", strconv.Itoa(a.length()))
 	header.Set(contentTypeHeader, a.manifestType)
 	header.Set(headerDigest, a.digest.String())
 	header.Set(headerAPIVersion, registryVersion)
@@ -60,6 +62,13 @@ func (c *call) getManifest(repo, reference string) error {
 	c.write(a.content)
 	c.recordPull(a, reference)
 	return nil
+}
+
+// errNoContent refuses to serve a digest that was invented: see Synthesize.
+func errNoContent(d digest.Digest) error {
+	return &apiError{
+		status: http.StatusNotFound, code: "MANIFEST_UNKNOWN", message: "synthetic content has no manifest", detail: d,
+	}
 }
 
 // acceptable refuses a manifest type that the client did not name. Wildcards do not count.
@@ -88,7 +97,7 @@ func acceptable(accept []string, mediaType string) error {
 func (c *call) recordPull(a *artifact, reference string) {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
-	now := time.Now().UTC()
+	now := storedNow()
 	a.pulled = now
 	a.repo.pulls++
 	a.repo.updated = now
@@ -108,6 +117,9 @@ func nameOf(repo, reference string) string {
 }
 
 func (c *call) putManifest(repo, reference string) error {
+	if err := c.refuseProxyPush(repo); err != nil {
+		return err
+	}
 	body, err := io.ReadAll(io.LimitReader(c.r.Body, maxManifest+1))
 	if err != nil {
 		return fmt.Errorf("reading the manifest: %w", err)
@@ -175,7 +187,7 @@ func (c *call) commitManifest(repo string, m *manifest, body []byte, d digest.Di
 		}
 	}
 	for _, ch := range m.Manifests {
-		if r == nil || r.artifacts[ch.Digest] == nil {
+		if r == nil || r.resolve(ch.Digest.String()) == nil {
 			return missing(ch.Digest)
 		}
 	}
@@ -187,7 +199,12 @@ func (c *call) commitManifest(repo string, m *manifest, body []byte, d digest.Di
 // webhooks: for the same PUT again, too. The caller holds Harbor.mu for writing and has checked that all parts exist.
 func (c *call) store(r *repository, m *manifest, body []byte, d digest.Digest, tagName string) {
 	s := c.h.state
-	now := time.Now().UTC()
+	now := storedNow()
+	r.own(d.String())
+	r.own(tagName)
+	for _, ch := range m.Manifests {
+		r.own(ch.Digest.String())
+	}
 	a := r.artifacts[d]
 	if a == nil {
 		a = &artifact{
@@ -237,7 +254,7 @@ func (s *state) attachAccessory(a *artifact, m *manifest, tagName string) {
 	kind, subject := accessoryCosign, digest.Digest("")
 	if m.Subject != nil {
 		kind, subject = m.accessoryKind(s.release), m.Subject.Digest
-	} else if signed, ok := m.legacySubject(tagName); ok && a.repo.artifacts[signed] != nil {
+	} else if signed, ok := m.legacySubject(tagName); ok && a.repo.resolve(signed.String()) != nil {
 		subject = signed
 	}
 	if subject == "" {
@@ -247,7 +264,7 @@ func (s *state) attachAccessory(a *artifact, m *manifest, tagName string) {
 }
 
 func (s *state) makeAccessory(a *artifact, kind string, subject digest.Digest) {
-	a.accessory = &accessory{id: s.next("accessory"), kind: kind, subject: subject, created: time.Now().UTC()}
+	a.accessory = &accessory{id: s.next("accessory"), kind: kind, subject: subject, created: storedNow()}
 	a.repo.accessories[subject] = append(a.repo.accessories[subject], a)
 }
 
@@ -258,6 +275,10 @@ func (c *call) deleteManifest(repo, reference string) error {
 	a, err := c.h.state.lookup(repo, reference)
 	if err != nil {
 		return err
+	}
+	if a.isSynthetic() {
+		a.repo.own(a.digest.String())
+		a = a.repo.resolve(a.digest.String())
 	}
 	if len(a.parents) > 0 {
 		return &apiError{
@@ -295,11 +316,12 @@ func (c *call) getReferrers(repo, reference string) error {
 	c.h.mu.RLock()
 	total := 0
 	if r := c.h.state.repos[repo]; r != nil {
-		total = len(r.accessories[subject])
-		for _, a := range r.accessories[subject] {
+		accessories := r.accessoriesOf(subject)
+		total = len(accessories)
+		for _, a := range accessories {
 			if only == "" || only == a.artifactType {
 				out.Manifests = append(out.Manifests, descriptor{
-					MediaType: a.manifestType, Digest: a.digest, Size: int64(len(a.content)), Annotations: a.annotations,
+					MediaType: a.manifestType, Digest: a.digest, Size: int64(a.length()), Annotations: a.annotations,
 					ArtifactType: a.artifactType,
 				})
 			}

@@ -62,6 +62,9 @@ func (c *call) startUpload(repo string) error {
 	if c.r.Method != http.MethodPost {
 		return errUnsupported()
 	}
+	if err := c.refuseProxyPush(repo); err != nil {
+		return err
+	}
 	if d, ok := validDigest(c.r.URL.Query().Get("mount")); ok {
 		mounted, err := c.mountBlob(repo, c.r.URL.Query().Get("from"), d)
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 func (r *repository) view() any {
-	listed := 0
+	listed := r.synthetic.listed()
 	for _, a := range r.artifacts {
 		if a.listed() {
 			listed++
@@ -108,6 +108,7 @@ func (c *call) deleteRepository() error {
 	for _, a := range r.artifacts {
 		p.quota.releaseArtifact(a)
 	}
+	r.synthetic.drop()
 	p.artifacts = slices.DeleteFunc(p.artifacts, func(a *artifact) bool { return a.repo == r })
 	p.repos = slices.DeleteFunc(p.repos, func(other *repository) bool { return other == r })
 	delete(c.h.state.repos, r.name)

@@ -147,7 +147,7 @@ func (c *call) createRobot() error {
 	if c.h.state.robots[robotPrefix+local] != nil {
 		return errConflict("robot account %d:%s already exists", projectID, local)
 	}
-	now := time.Now().UTC()
+	now := storedNow()
 	r := &robot{
 		id: c.h.state.next("robot"), name: robotPrefix + local, secret: req.Secret, level: req.Level, project: p,
 		description: req.Description, disabled: req.Disable, duration: req.Duration, expires: -1,
@@ -246,7 +246,7 @@ func (c *call) putRobot() error {
 	// A copy: identities of running requests keep the old one without a lock.
 	next := *r
 	next.disabled, next.description, next.permissions = req.Disable, req.Description, req.Permissions
-	next.duration, next.updated = req.Duration, time.Now().UTC()
+	next.duration, next.updated = req.Duration, storedNow()
 	next.expires = -1
 	if req.Duration > 0 {
 		next.expires = next.created.Unix() + req.Duration*daySeconds

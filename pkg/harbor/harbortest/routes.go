@@ -40,6 +40,9 @@ func (h *Harbor) apiRoutes() *http.ServeMux {
 		{"GET /quotas/{quota}", reads, (*call).getQuota},
 		{"PUT /quotas/{quota}", writes, (*call).putQuota},
 		{"GET /statistics", reads, (*call).getStatistics},
+		{"GET /registries", reads, (*call).listRegistries},
+		{"POST /registries", writes, (*call).createRegistry},
+		{"GET /registries/{registry}", reads, (*call).getRegistry},
 
 		{"GET /users", reads, (*call).listUsers},
 		{"POST /users", writes, (*call).createUser},
@@ -98,6 +101,7 @@ func (h *Harbor) apiRoutes() *http.ServeMux {
 		{"DELETE " + policy, writes, (*call).deletePolicy},
 		{"GET " + policy + "/executions", reads, (*call).listExecutions},
 		{"GET " + policy + "/executions/{execution}/tasks", reads, (*call).listTasks},
+		{"GET " + policy + "/executions/{execution}/tasks/{task}/log", reads, (*call).getTaskLog},
 
 		{"GET /auditlog-exts", reads, since(minorAuditLogExt, (*call).listAuditLog)},
 		{"GET /audit-logs", reads, (*call).listLegacyAuditLog},

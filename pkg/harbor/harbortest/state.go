@@ -34,12 +34,14 @@ type state struct {
 	users       map[string]*user
 	robots      map[string]*robot // By full name, as robot$demo+pusher.
 	projects    map[string]*project
+	registries  []*upstream // By rising id.
 	projectByID map[int64]*project
 	repos       map[string]*repository // By full name.
 	blobs       map[digest.Digest][]byte
 	blobLinks   map[string]map[digest.Digest]bool // By repository name: blobs come before their repository.
 	uploads     map[string]*upload
 	audit       []*auditEntry // Oldest first.
+	synthetic   *syntheticSet // nil until Synthesize.
 	release     release
 	config      map[string]configItem
 	permissions permissionCatalog
@@ -56,6 +58,7 @@ type user struct {
 	email, realname, comment string
 	sysadmin                 bool
 	created, updated         time.Time
+	oidc                     *oidcLogin // nil of one that never came by OIDC.
 }
 
 type project struct {
@@ -63,10 +66,12 @@ type project struct {
 	name             string
 	owner            *user
 	created, updated time.Time
+	registryID       int64 // Of the registry that a proxy cache stands before; 0 otherwise.
 	metadata         map[string]string
 	members          []*member
 	repos            []*repository // By rising id.
 	artifacts        []*artifact   // By rising id; accessories too.
+	synthetic        *syntheticProject
 	policies         []*webhookPolicy
 	rules            []*immutableRule // By rising id.
 	quota            *quota
@@ -87,7 +92,8 @@ type repository struct {
 	pulls            int64
 	artifacts        map[digest.Digest]*artifact
 	tags             map[string]*tag
-	accessories      map[digest.Digest][]*artifact // By their subject's digest, by rising id.
+	accessories      map[digest.Digest][]*artifact // By their subject's digest, by rising id. Read by accessoriesOf.
+	synthetic        *syntheticRepo
 }
 
 // artifact is a manifest, whatever it describes. The fields that come from its content never change.
@@ -109,6 +115,7 @@ type artifact struct {
 	tags           []*tag
 	parents        map[*artifact]bool
 	accessory      *accessory // nil unless it is one.
+	synthetic      place      // Of one that is derived from a row.
 }
 
 type child struct {
@@ -138,7 +145,7 @@ type tag struct {
 }
 
 func newState(adminPassword, version string) (*state, error) {
-	now := time.Now().UTC()
+	now := storedNow()
 	s := &state{
 		seq:   map[string]int64{"user": 2}, // Harbor's second user is the built-in anonymous one.
 		users: make(map[string]*user), robots: make(map[string]*robot),
@@ -169,7 +176,7 @@ func (s *state) next(table string) int64 {
 }
 
 func (s *state) addProject(name string, owner *user, metadata map[string]string, limit int64) *project {
-	now := time.Now().UTC()
+	now := storedNow()
 	p := &project{
 		id: s.next("project"), name: name, owner: owner, created: now, updated: now, metadata: metadata,
 		quota: s.newQuota(limit, now),
@@ -195,7 +202,7 @@ func (s *state) ensureRepo(p *project, name string) *repository {
 	if r := s.repos[name]; r != nil {
 		return r
 	}
-	now := time.Now().UTC()
+	now := storedNow()
 	r := &repository{
 		id: s.next("repository"), name: name, project: p, created: now, updated: now,
 		artifacts: make(map[digest.Digest]*artifact), tags: make(map[string]*tag),
@@ -230,13 +237,27 @@ func (a *artifact) listed() bool {
 // resolve finds an artifact by tag or digest.
 func (r *repository) resolve(reference string) *artifact {
 	if strings.Contains(reference, ":") {
-		return r.artifacts[digest.Digest(reference)]
-	}
-	if t := r.tags[reference]; t != nil {
+		if a := r.artifacts[digest.Digest(reference)]; a != nil {
+			return a
+		}
+	} else if t := r.tags[reference]; t != nil {
 		return t.artifact
 	}
-	return nil
+	return r.synthetic.resolve(reference)
 }
+
+// accessoriesOf lists the accessories of a digest, oldest first.
+func (r *repository) accessoriesOf(subject digest.Digest) []*artifact {
+	return append(r.synthetic.signatures(subject), r.accessories[subject]...)
+}
+
+// accessories is accessoriesOf for an artifact that was found.
+func (a *artifact) accessories() []*artifact {
+	return append(a.synthetic.signatures(), a.repo.accessories[a.digest]...)
+}
+
+// storedNow is the time as PostgreSQL stores it: in microseconds.
+func storedNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 func newUUID() string { return uuid.NewString() }
 

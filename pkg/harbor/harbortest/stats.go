@@ -1,14 +1,9 @@
 package harbortest
 
 import (
-	"encoding/json"
-	"fmt"
 	"maps"
-	"net/http"
 	"sync"
 )
-
-const controlPrefix = "/_emulator/"
 
 // Stats counts what happened since the start.
 type Stats struct {
@@ -64,36 +59,5 @@ func (h *Harbor) Stats() Stats {
 	defer h.counters.mu.Unlock()
 	return Stats{
 		Requests: maps.Clone(h.counters.requests), FaultAnswers: h.counters.faults, Webhooks: h.counters.webhooks,
-	}
-}
-
-// serveControl answers under /_emulator/: GET and PUT faults, GET and PUT version, GET stats.
-func (h *Harbor) serveControl(w http.ResponseWriter, r *http.Request) {
-	switch r.Method + " " + r.URL.Path {
-	case "GET " + controlPrefix + "faults":
-		h.answerControl(w, h.CurrentFaults())
-	case "PUT " + controlPrefix + "faults":
-		var f Faults
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAPIBody)).Decode(&f); err != nil {
-			http.Error(w, fmt.Sprintf("reading faults: %v", err), http.StatusBadRequest)
-			return
-		}
-		h.SetFaults(f)
-		h.answerControl(w, f)
-	case "GET " + controlPrefix + "version":
-		h.answerControl(w, versionJSON{Version: h.Version()})
-	case "PUT " + controlPrefix + "version":
-		h.putVersion(w, http.MaxBytesReader(w, r.Body, maxAPIBody))
-	case "GET " + controlPrefix + "stats":
-		h.answerControl(w, h.Stats())
-	default:
-		http.Error(w, "the control surface has faults (GET, PUT), version (GET, PUT) and stats (GET)", http.StatusNotFound)
-	}
-}
-
-func (h *Harbor) answerControl(w http.ResponseWriter, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(value); err != nil {
-		h.log.Debug().Err(err).Msg("client went away")
 	}
 }

@@ -3,7 +3,6 @@ package harbortest
 import (
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 )
 
@@ -22,7 +21,7 @@ func (c *call) createTag() error {
 	if err := c.decode("tag", &req); err != nil {
 		return err
 	}
-	a, err := c.requireArtifact("tag", "create")
+	a, err := c.requireOwnArtifact("tag", "create")
 	if err != nil {
 		return err
 	}
@@ -39,7 +38,7 @@ func (c *call) createTag() error {
 }
 
 func (c *call) deleteTag() error {
-	a, err := c.requireArtifact("tag", "delete")
+	a, err := c.requireOwnArtifact("tag", "delete")
 	if err != nil {
 		return err
 	}
@@ -60,7 +59,7 @@ func (c *call) deleteTag() error {
 // attachTag points a tag at an artifact, and away from the one that it was on. A tag that is there already keeps its
 // id and its times.
 func (s *state) attachTag(a *artifact, name string) {
-	now := time.Now().UTC()
+	now := storedNow()
 	t := a.repo.tags[name]
 	switch {
 	case t == nil:

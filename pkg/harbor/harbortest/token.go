@@ -129,7 +129,7 @@ func (c *call) serveToken() {
 		c.fail(errBadRequest("unable to handle service: %s", service))
 		return
 	}
-	now := time.Now().UTC()
+	now := storedNow()
 	claims := &tokenClaims{
 		Issuer: tokenIssuer, Subject: c.who.name, Audience: tokenAudience, IssuedAt: now.Unix(), NotBefore: now.Unix(),
 		Expires: now.Add(tokenLife).Unix(), ID: newSecret(16), Access: []tokenAccess{},

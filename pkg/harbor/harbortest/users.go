@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 )
 
 func (u *user) view() map[string]any {
@@ -59,7 +58,7 @@ func (c *call) createUser() error {
 	if c.h.state.users[req.Username] != nil {
 		return errConflict("user %s or email %s already exists", req.Username, req.Email)
 	}
-	now := time.Now().UTC()
+	now := storedNow()
 	u := &user{
 		id: c.h.state.next("user"), name: req.Username, password: req.Password, email: req.Email,
 		realname: req.Realname, comment: req.Comment, created: now, updated: now,

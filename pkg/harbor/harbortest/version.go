@@ -2,9 +2,6 @@ package harbortest
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -73,19 +70,6 @@ func (h *Harbor) Version() string {
 // versionJSON is the form of the version on the control surface.
 type versionJSON struct {
 	Version string `json:"version"`
-}
-
-// putVersion answers PUT /_emulator/version. An unknown key is an error, as with faults.
-func (h *Harbor) putVersion(w http.ResponseWriter, body io.Reader) {
-	var in versionJSON
-	decoder := json.NewDecoder(body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&in); err != nil {
-		http.Error(w, fmt.Sprintf("reading the version: %v", err), http.StatusBadRequest)
-		return
-	}
-	h.SetVersion(in.Version)
-	h.answerControl(w, versionJSON{Version: h.Version()})
 }
 
 // since keeps an endpoint from releases that did not have it: to them its path is unknown.
