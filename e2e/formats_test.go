@@ -56,14 +56,12 @@ func formats() []string { return []string{"legacy", "bundle", "both"} }
 // inEachFormat gives the first three projects a format each.
 func inEachFormat(projects []string) option {
 	return func(o *harness.Options) {
+		for i, format := range formats() {
+			o.Policies = append(o.Policies, harness.Config{"projects": []string{projects[i]}, "backfill": "all", "format": format})
+		}
+		// The first policy has texts of its own, the others those of all.
+		o.Policies[0]["annotations"] = map[string]string{"com.example.environment": "legacy", "com.example.scope": "pci"}
 		o.EditSigner = func(c harness.Config) {
-			var policies []harness.Config
-			for i, format := range formats() {
-				policies = append(policies, harness.Config{"projects": []string{projects[i]}, "format": format})
-			}
-			// The first policy has texts of its own, the others those of all.
-			policies[0]["annotations"] = map[string]string{"com.example.environment": "legacy", "com.example.scope": "pci"}
-			harness.Set(c, policies, "policies")
 			harness.Set(c, map[string]string{"com.example.environment": "production"}, "sign", "annotations")
 		}
 	}

@@ -161,12 +161,12 @@ func TestKeyOfAProject(t *testing.T) {
 				}
 				c["keys"] = append(first, keys...)
 				harness.Set(c, "image", "sign", "key")
-				var policies []harness.Config
-				for i, kind := range kinds {
-					policies = append(policies, harness.Config{"projects": []string{projects[1+i]}, "key": kind.name})
-				}
-				c["policies"] = policies
 			}
+			for i, kind := range kinds {
+				o.Policies = append(o.Policies, harness.Config{"projects": []string{projects[1+i]}, "backfill": "all", "key": kind.name})
+			}
+			// The receiver knows the key of the harness alone: it cannot tell what a policy may name.
+			o.EditReceiver = func(c harness.Config) { delete(c, "keys") }
 		}
 	})
 	public["image"] = s.Keys.Public

@@ -86,9 +86,7 @@ func TestOlderHarbor(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, newEmulator(t, version), 3, func(projects []string) option {
 				return func(o *harness.Options) {
-					o.EditSigner = func(c harness.Config) {
-						harness.Set(c, []harness.Config{{"projects": []string{projects[1]}, "format": "bundle"}}, "policies")
-					}
+					o.Policies = []harness.Config{{"projects": []string{projects[1]}, "backfill": "all", "format": "bundle"}}
 				}
 			})
 			img, err := harness.NewImage(false)
@@ -112,7 +110,7 @@ func TestOlderHarbor(t *testing.T) {
 				img, err := harness.NewImage(false)
 				swept = s.pushTo(t, s.projects[0]+"/swept", "v1", img, err)
 			})
-			s.reconfigure(t, s.Signers[0], func(c harness.Config) { harness.Set(c, "1s", "sweep", "interval") })
+			s.reconfigure(t, s.Signers[0], func(c harness.Config) { harness.Set(c, "1s", "sweep", "full") })
 			s.awaitSigned(t, swept)
 			for _, p := range []harness.Pushed{auto, swept} {
 				s.judgeCarried(t, p, "legacy")

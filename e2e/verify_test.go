@@ -184,16 +184,8 @@ func TestVerifyDocs(t *testing.T) {
 	s := newStage(t, env.harbor, 3, func(projects []string) option {
 		return func(o *harness.Options) {
 			inEachFormat(projects)(o)
-			edit := o.EditSigner
-			o.EditSigner = func(c harness.Config) {
-				edit(c)
-				policies, ok := c["policies"].([]harness.Config)
-				if !ok {
-					t.Fatalf("the policies are %T", c["policies"])
-				}
-				for _, policy := range policies {
-					delete(policy, "annotations")
-				}
+			for _, policy := range o.Policies {
+				delete(policy, "annotations")
 			}
 		}
 	})

@@ -137,7 +137,7 @@ func TestOverwrittenWhileAway(t *testing.T) {
 		overwriteOurs()
 		s.signLegacy(t, keys, theirs)
 		overwriteTheirs()
-		harness.Set(c, "1s", "sweep", "interval")
+		harness.Set(c, "1s", "sweep", "full")
 	})
 	s.awaitLayers(t, ours, 2)
 	s.awaitLayers(t, theirs, 2)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/harborseal/harborseal/pkg/api"
+	"github.com/harborseal/harborseal/pkg/access"
 	app "github.com/harborseal/harborseal/pkg/app/receiver"
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
@@ -60,7 +60,7 @@ func newToken(_ context.Context, c *shell.Call) error {
 	if err := c.Parse(); err != nil {
 		return err
 	}
-	token, line, err := api.NewToken(*name)
+	token, line, err := access.NewToken(*name)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,16 @@ func (s *System) prepare(ctx context.Context) error {
 	if err := os.WriteFile(robotFile, []byte(s.options.Site.Signer.Secret+"\n"), 0o600); err != nil {
 		return fmt.Errorf("writing a secret: %w", err)
 	}
-	if err := write(s.path("receiver.yaml"), s.receiverConfig(webhookFile, natsFile, tokens)); err != nil {
+	receiver := s.receiverConfig(webhookFile, natsFile, tokens)
+	if s.options.Managed {
+		if err := s.manage(receiver); err != nil {
+			return err
+		}
+	}
+	if s.options.EditReceiver != nil {
+		s.options.EditReceiver(receiver)
+	}
+	if err := write(s.path("receiver.yaml"), receiver); err != nil {
 		return err
 	}
 	for i := range s.Signers {
@@ -97,14 +106,13 @@ func (s *System) prepare(ctx context.Context) error {
 func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
 	o := s.options
 	c := Config{
-		"log":      Config{"format": "json", "level": "debug"},
-		"ops":      Config{"listen": s.Receiver.Ops},
-		"harbor":   Config{"public_host": o.Site.Harbor.Host},
-		"projects": o.Enabled,
-		"http":     Config{"listen": s.Receiver.Listen, "allow_plain_http": true},
-		"webhook":  Config{"secret_files": []string{webhookFile}, "own_operators": []string{o.Site.Signer.Name}},
-		"api":      Config{"tokens_file": tokens},
-		"keys":     publicKeys(s.keys),
+		"log":     Config{"format": "json", "level": "debug"},
+		"ops":     Config{"listen": s.Receiver.Ops},
+		"harbor":  Config{"public_host": o.Site.Harbor.Host},
+		"http":    Config{"listen": s.Receiver.Listen, "allow_plain_http": true},
+		"webhook": Config{"secret_files": []string{webhookFile}, "own_operators": []string{o.Site.Signer.Name}},
+		"api":     Config{"tokens_file": tokens},
+		"keys":    publicKeys(s.keys),
 		"queue": Config{
 			"ack_wait": o.AckWait.String(),
 			"embedded": Config{
@@ -116,10 +124,33 @@ func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
 		"egress":   Config{"record_file": s.egress("receiver")},
 		"shutdown": Config{"drain": "10s"},
 	}
-	if o.EditReceiver != nil {
-		o.EditReceiver(c)
+	if len(o.Enabled) > 0 {
+		Set(c, append(o.Policies, Config{"projects": o.Enabled, "backfill": "all"}), "policies")
 	}
 	return c
+}
+
+// manage gives the receiver an account in Harbor and a master secret in place of a secret for all projects.
+func (s *System) manage(c Config) error {
+	secret := s.path("receiver-robot.secret")
+	if err := os.WriteFile(secret, []byte(s.options.Site.Receiver.Secret+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing a secret: %w", err)
+	}
+	master := s.path("webhook-master.secret")
+	if err := os.WriteFile(master, []byte(rand.Text()+rand.Text()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing a secret: %w", err)
+	}
+	origin := s.URL
+	if s.options.Advertise != "" {
+		origin = s.options.Advertise
+	}
+	Set(c, s.options.Site.Harbor.URL, "harbor", "url")
+	Set(c, s.options.Site.Receiver.Name, "harbor", "username")
+	Set(c, secret, "harbor", "secret_file")
+	Set(c, origin, "webhook", "url")
+	Set(c, []string{master}, "webhook", "master_secret_files")
+	Set(c, []string{}, "webhook", "secret_files")
+	return nil
 }
 
 func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Config {
@@ -131,9 +162,9 @@ func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Confi
 			"url": o.Site.Harbor.URL, "public_host": o.Site.Harbor.Host,
 			"username": o.Site.Signer.Name, "secret_file": robotFile,
 		},
-		"projects": o.Enabled,
-		"keys":     signingKeys(s.keys),
-		"sweep":    Config{"interval": o.Sweep.String()},
+		"keys": signingKeys(s.keys),
+		// Incremental sweeps would find what tests want a full one to find.
+		"sweep": Config{"incremental": "1h", "full": o.Sweep.String(), "requests_per_second": 0},
 		"queue": Config{
 			"urls": []string{"nats://" + s.nats}, "username": "signer", "password_file": natsFile, "ack_wait": o.AckWait.String(),
 		},

@@ -184,6 +184,14 @@ func SignerRights() []string {
 	return []string{"repository:pull", "repository:push", "repository:list", "artifact:list"}
 }
 
+// ReceiverRights are the least rights that the receiver's robot needs where it sees to webhooks.
+func ReceiverRights() []string {
+	return []string{
+		"project:read", "notification-policy:create", "notification-policy:list", "notification-policy:read",
+		"notification-policy:update", "notification-policy:delete",
+	}
+}
+
 // DeveloperRights are what whoever pushes and pulls images needs.
 func DeveloperRights() []string { return []string{"repository:pull", "repository:push"} }
 

@@ -28,9 +28,14 @@ type Options struct {
 	Site *Site
 	// Enabled are the projects, or globs, that are signed.
 	Enabled []string
+	// Managed lets the receiver see to webhooks and Harbor's accounts use the API: projects are enabled with API calls.
+	Managed bool
 	// Signers is how many signers there are; 0 means one.
 	Signers int
-	// AckWait, Sweep: see the keys of the configuration. 0 means 3 s, and a day: no sweep but the first.
+	// Policies are entries of the receiver's policies that come before the one for Enabled.
+	Policies []Config
+	// AckWait, Sweep: see the keys of the configuration; Sweep is that of full ones. 0 means 3 s, and a day: no sweep but the
+	// first.
 	AckWait, Sweep time.Duration
 	// Format is the signer's sign.format; empty leaves it out: one signature in each format where Harbor takes both.
 	Format string

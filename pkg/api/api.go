@@ -1,8 +1,8 @@
 // Package api is the REST door for auditors and pipelines: the signed-digest report and the public keys.
 //
-// It guarantees that the report is given only to who brings a configured token, that every answer is JSON (errors are
-// problem documents, RFC 9457), that a wrong or unknown parameter is a 400 that names it, and that no request runs longer
-// than the configured time. It never writes a token anywhere.
+// It guarantees that everybody gets those rows of the report alone that package access lets them see, that every answer is
+// JSON (errors are problem documents, RFC 9457), that a wrong or unknown parameter is a 400 that names it, and that no
+// request runs longer than the configured time. It never writes credentials anywhere.
 //
 // It assumes TLS in front of it or beneath it, panics recovered by a middleware of the engine, and that the engine answers
 // unknown paths and methods itself. It decides nothing about signatures: it hands on what the ledger's view says.
@@ -19,8 +19,11 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/access"
+	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/problem"
 )
 
@@ -35,13 +38,16 @@ type signatures interface {
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
 }
 
-// Config is what the API needs. Signatures is required.
+// Config is what the API needs. Signatures and Access are required.
 type Config struct {
 	Signatures signatures
 	// Registry is the host, with a port where it has one, that images are pulled from: what the report names.
 	Registry string
-	// TokensFile is the path of the file of tokens: see [New]. Without one nobody may read the report.
-	TokensFile string
+	// Projects are nil where nobody enables projects through the API, as in tests of the report alone.
+	Projects *enroll.Service
+	Policies *book.Book
+	// Access says who may read what.
+	Access guard
 	// Keys are the public keys by which signatures are checked, in the order in which they are listed.
 	Keys []Key
 	// Timeout bounds one request; 0 means 10 s.
@@ -52,26 +58,20 @@ type Config struct {
 // API serves the REST paths. It is safe for concurrent use.
 type API struct {
 	signatures signatures
-	tokens     *tokens
+	access     guard
 	registry   string
 	keys       []byte
 	timeout    time.Duration
 	logger     zerolog.Logger
 }
 
-// New checks the configuration and reads the tokens.
-//
-// The file of tokens has one line for each: a name, a colon, and the SHA-256 of the token in hexadecimal. Empty lines and
-// lines that begin with # are passed over. Several lines may have the same name, so that a token can be replaced without a
-// gap. A token must be random, with at least 128 bits, because it is hashed only once; so made, the file holds no secret
-// and may be readable by others. [NewToken] makes one, and so does:
-//
-//	token=$(openssl rand -hex 32); echo "auditor:$(printf %s "$token" | sha256sum | cut -d' ' -f1)" >> tokens
-//
-// The file is read again when it has changed. What cannot be read then is logged, and the tokens before it stay valid.
+// New checks the configuration.
 func New(cfg Config) (*API, error) {
 	if cfg.Signatures == nil {
 		return nil, errors.New("making the API: Signatures is required")
+	}
+	if cfg.Access == nil {
+		return nil, errors.New("making the API: Access is required")
 	}
 	if cfg.Timeout < 0 {
 		return nil, errors.New("making the API: Timeout is negative")
@@ -79,15 +79,11 @@ func New(cfg Config) (*API, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	tokens, err := newTokens(cfg.TokensFile, cfg.Logger)
-	if err != nil {
-		return nil, err
-	}
 	keys, err := encodeKeys(cfg.Keys)
 	if err != nil {
 		return nil, err
 	}
-	return &API{signatures: cfg.Signatures, registry: cfg.Registry, tokens: tokens, keys: keys, timeout: cfg.Timeout, logger: cfg.Logger}, nil
+	return &API{signatures: cfg.Signatures, registry: cfg.Registry, access: cfg.Access, keys: keys, timeout: cfg.Timeout, logger: cfg.Logger}, nil
 }
 
 // Register adds the paths below /api/v1.
@@ -105,28 +101,21 @@ func (a *API) bound(c *gin.Context) {
 	c.Next()
 }
 
-// authenticate lets a request with a valid token through.
-//
-// SPEC: RFC 6750, section 3. A request without credentials gets the challenge alone, one with a wrong token error
-// invalid_token.
-func (a *API) authenticate(c *gin.Context) {
-	token, found := bearer(c.Request.Header)
-	if found && a.tokens.valid(token) {
-		return
-	}
-	challenge, detail := `Bearer realm="harborseal"`, "this needs a token: Authorization: Bearer <token>"
-	if found {
-		challenge += `, error="invalid_token"`
-		detail = "the token is not valid"
-	}
-	c.Header("WWW-Authenticate", challenge)
-	problem.Abort(c, problem.Document{Status: http.StatusUnauthorized, Detail: detail})
-}
-
-// refuse answers with what an error of the report means. It is the only place that turns errors into statuses.
+// refuse answers with what an error of the report, or of package access, means. It is the only place that turns errors into statuses.
 func (a *API) refuse(c *gin.Context, err error) {
 	var query *ledger.InvalidQueryError
+	var slow *access.ThrottledError
 	switch {
+	case errors.Is(err, access.ErrUnauthenticated):
+		challenge(c, err)
+		problem.Abort(c, problem.Document{Status: http.StatusUnauthorized, Detail: err.Error()})
+	case errors.Is(err, access.ErrForbidden):
+		problem.Abort(c, problem.Document{Status: http.StatusForbidden, Detail: err.Error()})
+	case errors.Is(err, access.ErrNotFound):
+		problem.Abort(c, problem.Document{Status: http.StatusNotFound, Detail: err.Error()})
+	case errors.As(err, &slow):
+		wait(c, slow.RetryAfter)
+		problem.Abort(c, problem.Document{Status: http.StatusTooManyRequests, Detail: slow.Error()})
 	case errors.As(err, &query):
 		problem.Abort(c, problem.Document{Status: http.StatusBadRequest, Detail: query.Error(), Field: query.Field})
 	case errors.Is(err, context.Canceled):
@@ -135,17 +124,22 @@ func (a *API) refuse(c *gin.Context, err error) {
 	case errors.Is(err, context.DeadlineExceeded):
 		a.unavailable(c, "the answer took longer than "+a.timeout.String()+": ask for less, with project, repository or since")
 	case fault.Is(err, fault.Transient):
-		a.logger.Warn().Err(err).Str("path", c.FullPath()).Msg("report cannot be read at the moment")
-		a.unavailable(c, "the report cannot be read at the moment")
+		a.logger.Warn().Err(err).Str("path", c.FullPath()).Msg("request cannot be answered at the moment")
+		a.unavailable(c, "this cannot be answered at the moment: try again later")
 	default:
-		a.logger.Error().Err(err).Str("path", c.FullPath()).Msg("report cannot be read")
-		problem.Abort(c, problem.Document{Status: http.StatusInternalServerError, Detail: "the report cannot be read: the log of the receiver says why"})
+		a.logger.Error().Err(err).Str("path", c.FullPath()).Msg("request cannot be answered")
+		problem.Abort(c, problem.Document{Status: http.StatusInternalServerError, Detail: "this cannot be answered: the log of the receiver says why"})
 	}
 }
 
 func (a *API) unavailable(c *gin.Context, detail string) {
-	c.Header("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+	wait(c, retryAfter)
 	problem.Abort(c, problem.Document{Status: http.StatusServiceUnavailable, Detail: detail})
+}
+
+// wait says when to come again, in whole seconds, rounded up: who came earlier would be refused once more.
+func wait(c *gin.Context, d time.Duration) {
+	c.Header("Retry-After", strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10))
 }
 
 // answer writes a value as JSON. Control characters and what HTML could take for its own are escaped.

@@ -12,11 +12,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +29,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -80,7 +83,7 @@ func open(t *testing.T, from signatures, change ...func(*api.Config)) door {
 	t.Helper()
 	d := door{tokens: filepath.Join(t.TempDir(), "tokens"), log: &bytes.Buffer{}}
 	writeTokens(t, d.tokens, "# auditors\n\nann:"+hashed(token)+"\n")
-	cfg := api.Config{Signatures: from, Registry: "harbor.example.com", TokensFile: d.tokens, Logger: zerolog.New(d.log)}
+	cfg := api.Config{Signatures: from, Registry: "harbor.example.com", Access: guard(t, d.tokens, d.log), Logger: zerolog.New(d.log)}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -92,6 +95,16 @@ func open(t *testing.T, from signatures, change ...func(*api.Config)) door {
 	a.Register(engine)
 	d.handler = engine
 	return d
+}
+
+// guard is the real one, without a Harbor.
+func guard(tb testing.TB, tokens string, log io.Writer) *access.Access {
+	tb.Helper()
+	a, err := access.New(access.Config{TokensFile: tokens, Logger: zerolog.New(log)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
 }
 
 func writeTokens(tb testing.TB, path, content string) {
@@ -215,7 +228,7 @@ func TestParametersReachTheReport(t *testing.T) {
 		from.mu.Lock()
 		got := from.last
 		from.mu.Unlock()
-		if rec.Code != http.StatusOK || got != tt.want {
+		if rec.Code != http.StatusOK || !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("?%s: %d %s, asked for %+v; want %+v", tt.query, rec.Code, rec.Body, got, tt.want)
 		}
 	}
@@ -381,23 +394,22 @@ func TestKeys(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	key, id := publicKey(t)
-	good := filepath.Join(t.TempDir(), "tokens")
-	writeTokens(t, good, "ann:"+hashed(token))
+	good := guard(t, "", io.Discard)
 	private := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("private")}))
 	tests := []struct {
 		name string
 		cfg  api.Config
 		says string
 	}{
-		{"no report", api.Config{TokensFile: good}, "Signatures"},
-		{"tokens missing", api.Config{Signatures: &report{}, TokensFile: good + "x"}, "no such file"},
-		{"negative timeout", api.Config{Signatures: &report{}, TokensFile: good, Timeout: -1}, "Timeout"},
-		{"private key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: private}}}, "PUBLIC KEY"},
-		{"a key and a private key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key + private}}}, "one key a file"},
-		{"a key that the signer refuses", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: encoded(t, elliptic.P521())}}}, "P-256 or P-384"},
-		{"no key", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: "x"}}}, "keys[0]"},
-		{"wrong id", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key}, {ID: strings.Repeat("0", len(id)), PEM: key}}}, "keys[1]"},
-		{"unknown state", api.Config{Signatures: &report{}, TokensFile: good, Keys: []api.Key{{PEM: key, State: "fine"}}}, "fine"},
+		{"no report", api.Config{Access: good}, "Signatures"},
+		{"no access", api.Config{Signatures: &report{}}, "Access"},
+		{"negative timeout", api.Config{Signatures: &report{}, Access: good, Timeout: -1}, "Timeout"},
+		{"private key", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: private}}}, "PUBLIC KEY"},
+		{"a key and a private key", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: key + private}}}, "one key a file"},
+		{"a key that the signer refuses", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: encoded(t, elliptic.P521())}}}, "P-256 or P-384"},
+		{"no key", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: "x"}}}, "keys[0]"},
+		{"wrong id", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: key}, {ID: strings.Repeat("0", len(id)), PEM: key}}}, "keys[1]"},
+		{"unknown state", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: key, State: "fine"}}}, "fine"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -413,7 +425,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestNobodyMayReadWithoutAFileOfTokens(t *testing.T) {
-	a, err := api.New(api.Config{Signatures: &report{}, Logger: zerolog.Nop()})
+	a, err := api.New(api.Config{Signatures: &report{}, Access: guard(t, "", io.Discard), Logger: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

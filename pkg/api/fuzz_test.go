@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -27,7 +28,7 @@ func FuzzQuery(f *testing.F) {
 	path := f.TempDir() + "/tokens"
 	writeTokens(f, path, "ann:"+hashed(token))
 	view := &ledgertest.Memory{}
-	a, err := api.New(api.Config{Signatures: view, TokensFile: path, Logger: zerolog.Nop()})
+	a, err := api.New(api.Config{Signatures: view, Access: guard(f, path, io.Discard), Logger: zerolog.Nop()})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -50,23 +51,5 @@ func FuzzQuery(f *testing.F) {
 		if found := rec.Code == http.StatusOK && answer.Items != nil; !refused && !found {
 			t.Fatalf("?%s: %d %s, want 200 with items or 400 with a detail", query, rec.Code, rec.Body)
 		}
-	})
-}
-
-// FuzzTokensFile reads any file of tokens: it is taken or refused, and never lets in a token that nobody has hashed.
-func FuzzTokensFile(f *testing.F) {
-	for _, seed := range []string{"", "ann:" + hashed("x"), "# c\n\nann:" + hashed("x") + "\r\nbob:" + hashed("y"), "ann:", ":", "a:b:c", "\x00"} {
-		f.Add([]byte(seed))
-	}
-	path := f.TempDir() + "/tokens"
-	f.Fuzz(func(t *testing.T, content []byte) {
-		writeTokens(t, path, string(content))
-		a, err := api.New(api.Config{Signatures: &ledgertest.Memory{}, TokensFile: path, Logger: zerolog.Nop()})
-		if err != nil {
-			return
-		}
-		engine := gin.New()
-		a.Register(engine)
-		door{handler: engine}.wantStatus(t, token, http.StatusUnauthorized)
 	})
 }

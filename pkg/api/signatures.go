@@ -28,6 +28,14 @@ func (a *API) getSignatures(c *gin.Context) {
 		a.refuse(c, err)
 		return
 	}
+	projects, all, err := a.access.Visible(c.Request.Context(), caller(c))
+	if err != nil {
+		a.refuse(c, err)
+		return
+	}
+	if !all {
+		q.Projects = projects
+	}
 	page, err := a.signatures.Signatures(c.Request.Context(), q)
 	if err != nil {
 		a.refuse(c, err)

@@ -22,7 +22,29 @@ const (
 	Vanished Kind = "gone"     // no longer in Harbor
 	Failed   Kind = "failed"   // an attempt failed and will be repeated
 	Dead     Kind = "dead"     // given up; waits in the dead letters
+	Removed  Kind = "removed"  // a signature that was verified is no longer there; Signatures are those that are missing
+	Blocked  Kind = "blocked"  // an admin has forbidden to sign it, whether it is signed or not
 )
+
+// The kinds of events about a project, or about all, which have no Ref.
+const (
+	PolicyChanged Kind = "policy_changed" // Change says what, from where
+	Swept         Kind = "swept"          // a sweep has ended; Sweep sums it up
+	Drifted       Kind = "drifted"        // Harbor's side differs from what the policy needs; Reason says in what
+	Repaired      Kind = "repaired"       // a drift was repaired, or has gone; Reason is the drift's
+	Paused        Kind = "paused"
+	Resumed       Kind = "resumed"
+)
+
+// OfProject says whether events of a kind are about a project, or about all, and not about a manifest.
+func (k Kind) OfProject() bool {
+	switch k {
+	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed:
+		return true
+	default:
+		return false
+	}
+}
 
 // How a signature came to be known.
 type How string
@@ -38,9 +60,12 @@ const (
 type Event struct {
 	Version int `json:"v"`
 	// ID is the same for a repetition of the same fact: the ledger keeps the first.
-	ID            string    `json:"id"`
-	Kind          Kind      `json:"kind"`
-	Ref           Ref       `json:"ref"`
+	ID   string `json:"id"`
+	Kind Kind   `json:"kind"`
+	// Ref is the manifest; zero in events about a project.
+	Ref Ref `json:"ref,omitzero"`
+	// Project is set in events about a project alone; empty if the event is about all projects.
+	Project       string    `json:"project,omitempty"`
 	Time          time.Time `json:"time"`
 	Actor         string    `json:"actor,omitempty"`
 	Origin        Origin    `json:"origin"`
@@ -75,6 +100,53 @@ type Event struct {
 	KeyID           string     `json:"key_id,omitempty"`
 	SignatureDigest string     `json:"signature_digest,omitempty"`
 	Signatures      []Evidence `json:"signatures,omitempty"`
+	// Accessories are all that Harbor listed as signatures when those were verified, and KeySet names the keys that were
+	// accepted. Both are there where a sweep verified, so that the next one need not.
+	Accessories []string `json:"accessories,omitempty"`
+	KeySet      string   `json:"key_set,omitempty"`
+
+	// Of policy_changed, paused and resumed events.
+	Change *Change `json:"change,omitempty"`
+	// Of swept events.
+	Sweep *Sweep `json:"sweep,omitempty"`
+}
+
+// Change is who changed what: Actor of the event says who.
+type Change struct {
+	// Before and After are JSON; empty if there was nothing.
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+	// From is where the change came from: an address, or "config".
+	From string `json:"from,omitempty"`
+}
+
+// Sweep sums up a full sweep of a project, in manifests.
+type Sweep struct {
+	StartedAt time.Time `json:"started_at"`
+	// Population counts the digests that were seen; Digest is the SHA-256, in hexadecimal, over them: their references,
+	// sorted, each followed by a line feed. It is empty if the sweep was resumed by another signer in between.
+	Population int    `json:"population"`
+	Digest     string `json:"digest,omitempty"`
+	// HarborCount is Harbor's own count of the same listing when the sweep began. Pushed and Deleted say what changed since,
+	// as far as the sweep has noticed.
+	HarborCount int `json:"harbor_count"`
+	Pushed      int `json:"pushed"`
+	Deleted     int `json:"deleted"`
+	// What was found. Requested are those that were asked for by this sweep, Pending those that wait already.
+	Signed    int `json:"signed"`
+	Requested int `json:"requested"`
+	Pending   int `json:"pending"`
+	Failed    int `json:"failed"` // dead letters
+	Excluded  int `json:"excluded"`
+	Blocked   int `json:"blocked"`
+	Unsigned  int `json:"unsigned"` // not asked for, because of the mode observe or of restore: alert
+	Gone      int `json:"gone"`     // no longer in Harbor
+	Removed   int `json:"removed"`  // signatures that have vanished
+	Verified  int `json:"verified"` // digests whose signatures were read and checked, and not recalled
+	// Retired are those of the signed that no active key has signed.
+	Retired int `json:"retired"`
+	// Requests is how often Harbor was asked.
+	Requests int `json:"requests"`
 }
 
 // Evidence is a signature that was verified in the registry.
@@ -129,8 +201,8 @@ func (e Event) validate() error {
 		return errors.New("field id is missing")
 	case e.Kind == "":
 		return errors.New("field kind is missing")
-	case e.Ref.IsZero():
-		return errors.New("field ref is missing")
+	case e.Ref.IsZero() != e.Kind.OfProject():
+		return errors.New("field ref is missing, or there in an event about a project")
 	case e.Time.IsZero():
 		return errors.New("field time is missing")
 	case e.CorrelationID == "":

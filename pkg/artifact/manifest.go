@@ -136,11 +136,3 @@ func isSignatureType(mediaType string) bool {
 	}
 	return false
 }
-
-// Listed is a manifest as Harbor's listing of a project shows it.
-type Listed struct {
-	Ref  Ref
-	Tags []string
-	// Signatures are the digests of the accessories that Harbor takes for signatures. Harbor verifies none of them.
-	Signatures []string
-}

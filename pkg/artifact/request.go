@@ -34,6 +34,9 @@ const (
 	OriginSweep   Origin = "sweep"   // found unsigned in Harbor's listing
 	OriginRequeue Origin = "requeue" // a push that came in while its digest was in work
 	OriginSigner  Origin = "signer"  // the signer's own record of what it did
+	OriginAPI     Origin = "api"     // somebody who asked this service
+	OriginConfig  Origin = "config"  // the configuration file
+	OriginDrift   Origin = "drift"   // the comparison of Harbor's settings with what the policies need
 )
 
 // Request asks for one manifest to be signed. It is a hint: the signer reads everything but the reference again.
@@ -53,6 +56,10 @@ type Request struct {
 	// Parent is the digest of the index whose work enqueued the request, and Depth the number of indexes above it.
 	Parent string `json:"parent,omitempty"`
 	Depth  int    `json:"depth,omitempty"`
+	// PushedAt is when Harbor got the manifest, where nobody pushed it just now: a sweep asks then.
+	PushedAt *time.Time `json:"pushed_at,omitempty"`
+	// SignedBefore says that the manifest was signed before, so that it is in scope whatever its tags are.
+	SignedBefore bool `json:"signed_before,omitempty"`
 }
 
 // EncodeRequest gives the JSON form. The version is set to [Version].

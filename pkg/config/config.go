@@ -16,35 +16,33 @@ import (
 
 // Receiver is the configuration of cmd/receiver.
 type Receiver struct {
-	Log      Log           `key:"log"`
-	Ops      Ops           `key:"ops"`
-	Harbor   HarborName    `key:"harbor"`
-	Projects []string      `key:"projects"`
-	HTTP     HTTP          `key:"http"`
-	Webhook  Webhook       `key:"webhook"`
-	API      API           `key:"api"`
-	Keys     []PublicKey   `key:"keys"`
-	Queue    ReceiverQueue `key:"queue"`
-	Ledger   Ledger        `key:"ledger"`
-	Egress   Egress        `key:"egress"`
-	Shutdown Shutdown      `key:"shutdown"`
+	Log    Log            `key:"log"`
+	Ops    Ops            `key:"ops"`
+	Harbor ReceiverHarbor `key:"harbor"`
+	// Policies are those that are declared here: the first entry that names a project is its policy.
+	Policies []ProjectPolicy `key:"policies"`
+	Drift    Drift           `key:"drift"`
+	HTTP     HTTP            `key:"http"`
+	Webhook  Webhook         `key:"webhook"`
+	API      API             `key:"api"`
+	Keys     []PublicKey     `key:"keys"`
+	Queue    ReceiverQueue   `key:"queue"`
+	Ledger   Ledger          `key:"ledger"`
+	Egress   Egress          `key:"egress"`
+	Shutdown Shutdown        `key:"shutdown"`
 }
 
 // Signer is the configuration of cmd/signer.
 type Signer struct {
-	Log    Log    `key:"log"`
-	Ops    Ops    `key:"ops"`
-	Harbor Harbor `key:"harbor"`
-	// Projects are names and globs of the projects whose images are signed.
-	Projects []string `key:"projects"`
+	Log      Log      `key:"log"`
+	Ops      Ops      `key:"ops"`
+	Harbor   Harbor   `key:"harbor"`
 	Keys     []Key    `key:"keys"`
 	Sign     Sign     `key:"sign"`
-	// Terms: the first entry that names a project counts.
-	Terms    []ProjectTerms `key:"policies"`
-	Sweep    Sweep          `key:"sweep"`
-	Queue    Queue          `key:"queue"`
-	Egress   Egress         `key:"egress"`
-	Shutdown Shutdown       `key:"shutdown"`
+	Sweep    Sweep    `key:"sweep"`
+	Queue    Queue    `key:"queue"`
+	Egress   Egress   `key:"egress"`
+	Shutdown Shutdown `key:"shutdown"`
 }
 
 // Log says what is logged, and in which form.
@@ -60,12 +58,30 @@ type Ops struct {
 	Listen string `key:"listen" default:"127.0.0.1:9090"`
 }
 
-// HarborName is how Harbor is called.
-type HarborName struct {
+// ReceiverHarbor is how Harbor is called, and how the receiver reaches it to see to webhooks and to ask who may do what.
+// Without URL it does neither.
+type ReceiverHarbor struct {
 	// Name is this Harbor's name in the queue: the same in the receiver and in its signers.
 	Name string `key:"name" default:"default"`
-	// PublicHost is the host, with a port where it has one, that signatures and reports name.
+	// PublicHost is the host, with a port where it has one, that signatures and reports name; the host of URL if the file has
+	// none.
 	PublicHost string `key:"public_host"`
+	// URL is the origin that is dialled: scheme, host and port, nothing else.
+	URL        string `key:"url"`
+	Username   string `key:"username"`
+	SecretFile string `key:"secret_file,file"`
+	// CAFile holds further authorities in PEM; empty for those of the system alone.
+	CAFile string `key:"ca_file,file"`
+	// Timeout bounds one request.
+	Timeout time.Duration `key:"timeout" default:"15s"`
+}
+
+// Managed says whether the receiver sees to webhooks and lets Harbor's accounts in.
+func (h ReceiverHarbor) Managed() bool { return h.URL != "" }
+
+// Drift is the comparison of Harbor's settings with what the policies need.
+type Drift struct {
+	Interval time.Duration `key:"interval" default:"5m"`
 }
 
 // Harbor is how the signer reaches Harbor.
@@ -110,19 +126,35 @@ func (t ServerTLS) Enabled() bool { return t.CertFile != "" }
 
 // Webhook is what Harbor's calls must bring.
 type Webhook struct {
-	// SecretFiles hold one secret each; any of them is accepted.
+	// SecretFiles hold one secret each; any of them is accepted for every project. They are for webhooks that somebody made by
+	// hand.
 	SecretFiles []string `key:"secret_files,file"`
+	// MasterSecretFiles hold one secret each, of which those of the projects are made: new ones of the first, and those of all
+	// are accepted.
+	MasterSecretFiles []string `key:"master_secret_files,file"`
+	// URL is the origin by which Harbor reaches this receiver.
+	URL string `key:"url"`
+	// Rate is the budget of a project whose policy names none.
+	Rate Rate `key:"rate"`
 	// OwnOperators are the names under which Harbor reports the pushes of our own signatures.
 	OwnOperators []string `key:"own_operators" default:"robot$harborseal"`
 }
 
-// API is who may ask for the report.
-type API struct {
-	// TokensFile holds hashed bearer tokens; empty if nobody may ask.
-	TokensFile string `key:"tokens_file,file"`
+// Rate is how many pushes of a project go into the live lane; the others wait in the bulk lane.
+type Rate struct {
+	PerSecond float64 `key:"per_second" default:"5"`
+	Burst     int     `key:"burst" default:"50"`
 }
 
-// Sign is how images are signed where no entry of [Signer].Terms says otherwise, and what bounds the work of one signer.
+// API is who may use the API, beside Harbor's accounts.
+type API struct {
+	// TokensFile holds hashed bearer tokens; empty for none.
+	TokensFile string `key:"tokens_file,file"`
+	// Auditors are accounts of Harbor that may read everything.
+	Auditors []string `key:"auditors"`
+}
+
+// Sign is how images are signed where their project's policy leaves it open, and what bounds the work of one signer.
 type Sign struct {
 	// Format is one of the formats of package policy.
 	Format policy.Format `key:"format" default:"auto"`
@@ -136,11 +168,15 @@ type Sign struct {
 	MaxAge time.Duration `key:"max_age" default:"24h"`
 }
 
-// Sweep is the search for what no webhook told of.
+// Sweep is the search for what no webhook told of, and for signatures that have vanished.
 type Sweep struct {
-	Interval time.Duration `key:"interval" default:"5m"`
+	// Incremental is how often the newest pushes are looked through, and Full how often everything is.
+	Incremental time.Duration `key:"incremental" default:"1m"`
+	Full        time.Duration `key:"full" default:"24h"`
 	// PageSize is how many artifacts one request lists: 1 to 100.
 	PageSize int `key:"page_size" default:"100"`
+	// RequestsPerSecond is what all signers together may ask of Harbor for sweeps; 0 for no limit.
+	RequestsPerSecond int `key:"requests_per_second" default:"20"`
 }
 
 // Queue is the connection to JetStream.

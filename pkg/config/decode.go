@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The options of a key's tag.
@@ -27,7 +28,9 @@ type field struct {
 }
 
 // mapping says whether the field holds keys of its own.
-func (f field) mapping() bool { return f.typ.Kind() == reflect.Struct }
+func (f field) mapping() bool {
+	return f.typ.Kind() == reflect.Struct && f.typ != reflect.TypeFor[time.Time]()
+}
 
 // list says whether the field holds a list of mappings.
 func (f field) list() bool {

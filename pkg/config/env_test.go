@@ -43,7 +43,7 @@ func leaves(t *testing.T, typ reflect.Type, path string) []leaf {
 		key, _, _ := strings.Cut(tag, ",")
 		at := strings.TrimPrefix(path+"."+key, ".")
 		switch {
-		case f.Type.Kind() == reflect.Struct:
+		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[time.Time]():
 			all = append(all, leaves(t, f.Type, at)...)
 		case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct:
 			all = append(all, leaves(t, f.Type.Elem(), at+"[]")...)
@@ -98,15 +98,15 @@ func TestEveryKeyHasItsVariable(t *testing.T) {
 }
 
 func TestVariablesOverride(t *testing.T) {
-	path := write(t, minimalSigner+"sign: {concurrency: 3}\nprojects: [a, b]\nharbor: {}\n")
+	path := write(t, minimalSigner+"sign: {concurrency: 3}\nharbor: {}\n")
 	if _, err := config.LoadSigner(path, nil); err == nil {
 		t.Fatal("a key that stands twice: got no error")
 	}
-	path = write(t, minimalSigner+"sign: {concurrency: 3}\nprojects: [a, b]\n")
+	path = write(t, minimalSigner+"sign: {concurrency: 3}\n")
 	got, err := config.LoadSigner(path, []string{
 		"HARBORSEAL_SIGN_CONCURRENCY=7",
 		"HARBORSEAL_SIGN_MAX_AGE=90m",
-		"HARBORSEAL_PROJECTS= shop , team-*",
+		"HARBORSEAL_QUEUE_URLS= nats://a , nats://b",
 		"HARBORSEAL_HARBOR_URL=https://other.example.com",
 		"HARBORSEAL_HARBOR_CA_FILE=ca.pem",
 		"HARBORSEAL_KEYS_0_PASSWORD_FILE=p",
@@ -121,7 +121,7 @@ func TestVariablesOverride(t *testing.T) {
 	for what, pair := range map[string][2]any{
 		"sign.concurrency":      {got.Sign.Concurrency, 7},
 		"sign.max_age":          {got.Sign.MaxAge, 90 * time.Minute},
-		"projects":              {fmt.Sprint(got.Projects), "[shop team-*]"},
+		"queue.urls":            {fmt.Sprint(got.Queue.URLs), "[nats://a nats://b]"},
 		"harbor.public_host":    {got.Harbor.PublicHost, "other.example.com"},
 		"harbor.ca_file":        {got.Harbor.CAFile, filepath.Join(dir, "ca.pem")},
 		"harbor.username":       {got.Harbor.Username, "robot$harborseal"},
@@ -133,9 +133,9 @@ func TestVariablesOverride(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", what, pair[0], pair[1])
 		}
 	}
-	emptied := loadSigner(t, minimalSigner+"projects: [a]\n", "HARBORSEAL_PROJECTS=")
-	if len(emptied.Projects) != 0 {
-		t.Errorf("projects, emptied by a variable: got %v, want none", emptied.Projects)
+	emptied := loadReceiver(t, minimalReceiver+"api: {auditors: [a]}\n", "HARBORSEAL_API_AUDITORS=")
+	if len(emptied.API.Auditors) != 0 {
+		t.Errorf("auditors, emptied by a variable: got %v, want none", emptied.API.Auditors)
 	}
 }
 

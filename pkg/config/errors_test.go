@@ -33,10 +33,9 @@ harbor: {url: ftp://h, usernam: x, timeout: 5, username: 7, secret_file: [a]}
 log: {level: loud, format: xml}
 ops: {listen: localhost}
 sign: {concurrency: "32", max_age: 1 day}
-sweep: {interval: 1ms, page_size: 101}
+sweep: {incremental: 1ms, full: 1ms, page_size: 101, requests_per_second: -1}
 keys: text
 queue: [nats://q]
-projects: {a: b}
 bogus: {deep: er}
 shutdown: {drain: -5s}
 `,
@@ -45,7 +44,6 @@ shutdown: {drain: -5s}
 				"harbor.secret_file: want text; put numbers and the like into quotes",
 				"harbor.timeout: want a duration such as 90s, 5m or 24h",
 				"harbor.usernam: unknown key",
-				"projects: want a list of texts",
 				"keys: want a list of mappings",
 				"sign.concurrency: want a whole number",
 				"sign.max_age: want a duration such as 90s, 5m or 24h",
@@ -55,8 +53,10 @@ shutdown: {drain: -5s}
 				"log.format: want one of auto, json, console",
 				"ops.listen: want host:port, such as 127.0.0.1:8443 or :8443",
 				"harbor.url: want an address such as https://harbor.example.com",
-				"sweep.interval: want 1s to 24h0m0s",
+				"sweep.incremental: want 1s to 1h0m0s",
+				"sweep.full: want 1s to 744h0m0s",
 				"sweep.page_size: want 1 to 100",
+				"sweep.requests_per_second: want 0 to 10000",
 				"shutdown.drain: want 1s to 10m0s",
 			},
 		},
@@ -153,26 +153,10 @@ keys:
   - {name: b, file: k}
   - {name: old, public_key_file: k, state: verify-only}
 sign: {format: cosign, key: old, annotations: {'': x}}
-policies:
-  - {format: best, key: nobody}
-  - {projects: [pci-*, Shop, '['], annotations: {a: 1}}
-  - {projects: [a], annotations: [a]}
-  - {projects: [a], key: b, annotations: {"a\tb": c}}
-  - {projects: [a], key: old, format: bundle, formt: bundle}
 `, []string{
-			"policies[1].annotations: want a mapping of texts; put numbers and the like into quotes",
-			"policies[2].annotations: want a mapping of texts; put numbers and the like into quotes",
-			"policies[4].formt: unknown key",
 			"sign.format: want one of auto, legacy, bundle, both",
 			"sign.key: want the name of a key whose state is active",
 			"sign.annotations: want keys of 1 to 256 bytes in UTF-8 without control characters",
-			"policies[0].projects: want at least one entry",
-			"policies[0].format: want one of auto, legacy, bundle, both",
-			"policies[0].key: want the name of a key whose state is active",
-			"policies[1].projects[1]: want the name of a Harbor project, or a glob such as team-*",
-			"policies[1].projects[2]: want the name of a Harbor project, or a glob such as team-*",
-			"policies[3].annotations: want keys of 1 to 256 bytes in UTF-8 without control characters",
-			"policies[4].key: want the name of a key whose state is active",
 		}},
 		{"addresses", key + `
 harbor: {url: 'https://u:hunter2@h/', username: u, secret_file: s, public_host: 'https://h', user_agent: curl}
@@ -194,12 +178,8 @@ queue: {urls: ['nats://u:hunter2@q', 'q:4222', 'nats://q/x', 'nats://q:port', ''
 		{"halves of pairs", key + `
 harbor: {url: 'http://h', username: u, secret_file: s, name: Ä}
 queue: {urls: ['nats://q'], username: u, credentials_file: c, replicas: 2, ack_wait: 2h, tls: {key_file: k}}
-projects: [Shop, 'team-*', '[', '']
 `, []string{
 			"harbor.name: want 1 to 32 of a-z, 0-9 and -",
-			"projects[0]: want the name of a Harbor project, or a glob such as team-*",
-			"projects[2]: want the name of a Harbor project, or a glob such as team-*",
-			"projects[3]: want the name of a Harbor project, or a glob such as team-*",
 			"queue.credentials_file: exclude queue.username: set one of them",
 			"queue.password_file: is required beside username",
 			"queue.tls.cert_file: is required beside key_file",

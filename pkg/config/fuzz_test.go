@@ -4,12 +4,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/config"
-	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // FuzzLoad feeds one file and one variable to both programs: an error, or a configuration that is what its package says.
@@ -35,7 +35,14 @@ func FuzzLoad(f *testing.F) {
 		if (r == nil) == (err == nil) {
 			t.Fatalf("receiver: got %v and error %v, want one of them", r, err)
 		}
-		if err == nil && (len(r.Webhook.SecretFiles) == 0 || !filepath.IsAbs(r.Webhook.SecretFiles[0]) || r.Queue.Embedded.Enabled == (len(r.Queue.URLs) > 0)) {
+		var secrets []string
+		if err == nil {
+			secrets = slices.Concat(r.Webhook.SecretFiles, r.Webhook.MasterSecretFiles)
+			if _, err := r.Declared(); err != nil {
+				t.Errorf("receiver: accepted policies that are none: %v", err)
+			}
+		}
+		if err == nil && (len(secrets) == 0 || !filepath.IsAbs(secrets[0]) || r.Queue.Embedded.Enabled == (len(r.Queue.URLs) > 0)) {
 			t.Errorf("receiver: accepted %+v", r)
 		}
 		s, err := config.LoadSigner(path, []string{variable})
@@ -65,16 +72,7 @@ func checkSigner(t *testing.T, s *config.Signer) {
 			t.Errorf("signer: accepted the key %+v", key)
 		}
 	}
-	set, err := policy.NewSet(s.Policies())
-	if err != nil {
-		t.Fatalf("signer: accepted terms that are no policies: %v", err)
-	}
-	for _, terms := range s.Terms {
-		if key := set.Lookup(terms.Projects[0]).Terms.Key; !active[key] {
-			t.Errorf("signer: accepted the key %q, which does not sign, for %s", key, terms.Projects[0])
-		}
-	}
-	if !active[s.Sign.Key] || s.Harbor.PublicHost == "" || strings.Contains(s.Harbor.URL, "@") || s.Sweep.Interval < time.Second ||
+	if !active[s.Sign.Key] || s.Harbor.PublicHost == "" || strings.Contains(s.Harbor.URL, "@") || s.Sweep.Full < time.Second || s.Sweep.Incremental < time.Second ||
 		s.Sign.Concurrency < 1 || !filepath.IsAbs(s.Harbor.SecretFile) {
 		t.Errorf("signer: accepted %+v", s)
 	}

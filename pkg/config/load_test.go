@@ -66,11 +66,15 @@ func TestReceiverDefaults(t *testing.T) {
 	}
 	dir := filepath.Dir(path)
 	want := &config.Receiver{
-		Log:     config.Log{Level: "info", Format: "auto"},
-		Ops:     config.Ops{Listen: "127.0.0.1:9090"},
-		Harbor:  config.HarborName{Name: "default", PublicHost: "harbor.example.com"},
-		HTTP:    config.HTTP{Listen: "127.0.0.1:8443", AllowPlainHTTP: true},
-		Webhook: config.Webhook{SecretFiles: []string{filepath.Join(dir, "webhook")}, OwnOperators: []string{"robot$harborseal"}},
+		Log:    config.Log{Level: "info", Format: "auto"},
+		Ops:    config.Ops{Listen: "127.0.0.1:9090"},
+		Harbor: config.ReceiverHarbor{Name: "default", PublicHost: "harbor.example.com", Timeout: 15 * time.Second},
+		Drift:  config.Drift{Interval: 5 * time.Minute},
+		HTTP:   config.HTTP{Listen: "127.0.0.1:8443", AllowPlainHTTP: true},
+		Webhook: config.Webhook{
+			SecretFiles: []string{filepath.Join(dir, "webhook")}, OwnOperators: []string{"robot$harborseal"},
+			Rate: config.Rate{PerSecond: 5, Burst: 50},
+		},
 		Queue: config.ReceiverQueue{
 			Queue: config.Queue{Replicas: 1, AckWait: time.Minute},
 			Embedded: config.Embedded{
@@ -105,7 +109,7 @@ func TestSignerDefaults(t *testing.T) {
 			Timeout: 10 * time.Second,
 		}},
 		Sign:     config.Sign{Format: policy.FormatAuto, Key: "k1", Concurrency: 32, MaxAge: 24 * time.Hour},
-		Sweep:    config.Sweep{Interval: 5 * time.Minute, PageSize: 100},
+		Sweep:    config.Sweep{Incremental: time.Minute, Full: 24 * time.Hour, PageSize: 100, RequestsPerSecond: 20},
 		Queue:    config.Queue{URLs: []string{"nats://127.0.0.1:4222"}, Replicas: 1, AckWait: time.Minute},
 		Shutdown: config.Shutdown{Drain: 20 * time.Second},
 	}
@@ -115,9 +119,9 @@ func TestSignerDefaults(t *testing.T) {
 }
 
 func TestEmptyValuesHaveDefaults(t *testing.T) {
-	got := loadSigner(t, minimalSigner+"sign:\nsweep: {interval: null, page_size: }\nprojects:\n")
-	if got.Sign.Concurrency != 32 || got.Sweep.Interval != 5*time.Minute || got.Sweep.PageSize != 100 || got.Projects != nil {
-		t.Errorf("got sign %+v, sweep %+v, projects %v; want the defaults", got.Sign, got.Sweep, got.Projects)
+	got := loadSigner(t, minimalSigner+"sign:\nsweep: {full: null, page_size: }\n")
+	if got.Sign.Concurrency != 32 || got.Sweep.Full != 24*time.Hour || got.Sweep.PageSize != 100 {
+		t.Errorf("got sign %+v, sweep %+v; want the defaults", got.Sign, got.Sweep)
 	}
 }
 

@@ -53,7 +53,7 @@ func TestErrorsNeverRepeatValues(t *testing.T) {
 		"mapping for text":         "harbor: {secret_file: {value: Hunter2}}",
 		"text for a mapping":       "harbor: Hunter2",
 		"text for a list":          "keys: Hunter2",
-		"list for a list of texts": "projects: [[Hunter2]]",
+		"list for a list of texts": "queue: {urls: [[Hunter2]]}",
 		"variable for an entry":    "keys: [Hunter2]",
 		"text for annotations":     "sign: {annotations: Hunter2}",
 		"list of annotations":      "sign: {annotations: [Hunter2]}",

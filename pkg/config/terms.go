@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -15,35 +17,35 @@ const (
 	maxAnnotation  = 256
 )
 
-// ProjectTerms are how the images of some projects are signed. What they leave open comes from [Sign].
-type ProjectTerms struct {
-	// Projects are names and globs. An entry enables nothing: that is for [Signer].Projects.
+// ProjectPolicy is the policy of some projects.
+type ProjectPolicy struct {
+	// Projects are names and globs. Projects that are made later are meant as well.
 	Projects []string `key:"projects"`
-	// Format is empty, or one of the formats of package policy.
-	Format policy.Format `key:"format"`
-	// Key is empty, or the name of an active key.
-	Key string `key:"key"`
-	// Annotations are nil, or replace those of [Sign] as a whole.
-	Annotations map[string]string `key:"annotations"`
+	policy.Spec
+	// Backfill says which of the images that are there already are signed: "all", or "since:" and a time.
+	Backfill string `key:"backfill"`
 }
 
-// Policies gives the projects that are signed, and their terms. It shares its lists with the configuration.
-func (c *Signer) Policies() policy.SetConfig {
-	cfg := policy.SetConfig{
-		Projects: c.Projects,
-		Default:  policy.Terms{Format: c.Sign.Format, Key: c.Sign.Key, Annotations: c.Sign.Annotations},
+// Declared gives the policies that the file declares. It shares its lists with the configuration.
+func (c *Receiver) Declared() (*policy.Declared, error) {
+	var rules []policy.Rule
+	for _, p := range c.Policies {
+		backfill, err := policy.ParseBackfill(p.Backfill, time.Time{})
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, policy.Rule{Projects: p.Projects, Spec: p.Spec, Backfill: backfill})
 	}
-	for _, t := range c.Terms {
-		cfg.Rules = append(cfg.Rules, policy.Rule{
-			Projects: t.Projects,
-			Terms:    policy.Terms{Format: t.Format, Key: t.Key, Annotations: t.Annotations},
-		})
-	}
-	return cfg
+	return policy.NewDeclared(rules)
 }
 
-// completeTerms takes the names of the active keys.
-func (c *Signer) completeTerms(active []string, p *problems) {
+// Terms gives how images are signed where their project's policy leaves it open.
+func (c *Signer) Terms() policy.Terms {
+	return policy.Terms{Format: c.Sign.Format, Key: c.Sign.Key, Annotations: c.Sign.Annotations}
+}
+
+// completeSign takes the names of the active keys.
+func (c *Signer) completeSign(active []string, p *problems) {
 	p.format("sign.format", c.Sign.Format)
 	switch {
 	case c.Sign.Key != "":
@@ -54,20 +56,49 @@ func (c *Signer) completeTerms(active []string, p *problems) {
 		p.add("sign.key", "is required where several keys are active")
 	}
 	p.annotations("sign.annotations", c.Sign.Annotations)
-	for i, t := range c.Terms {
+}
+
+// checkPolicies can tell a wrong name of a key only where the file names the active keys.
+func (c *Receiver) checkPolicies(p *problems) {
+	var active []string
+	for _, k := range c.Keys {
+		if k.State == Active {
+			active = append(active, k.Name)
+		}
+	}
+	for i, declared := range c.Policies {
 		at := entry("policies", i)
-		if len(t.Projects) == 0 {
+		if len(declared.Projects) == 0 {
 			p.add(at+".projects", "want at least one entry")
 		}
-		p.projects(at+".projects", t.Projects)
-		if t.Format != "" {
-			p.format(at+".format", t.Format)
+		p.projects(at+".projects", declared.Projects)
+		if err := declared.Validate(); err != nil {
+			for _, wrong := range fieldErrors(err) {
+				p.add(at+"."+wrong.Field, "%s", wrong.Want)
+			}
 		}
-		if t.Key != "" {
-			p.activeKey(at+".key", t.Key, active)
+		if declared.Key != "" {
+			p.activeKey(at+".key", declared.Key, active)
 		}
-		p.annotations(at+".annotations", t.Annotations)
+		if _, err := policy.ParseBackfill(declared.Backfill, time.Time{}); err != nil || declared.Backfill == "none" {
+			p.add(at+".backfill", "is required: want all, or since: and a time such as since:2026-01-31T00:00:00Z: which of the images that are there already are signed")
+		}
 	}
+}
+
+// fieldErrors takes apart what Validate has joined.
+func fieldErrors(err error) []*policy.FieldError {
+	if one, ok := errors.AsType[*policy.FieldError](err); ok {
+		if joined, many := err.(interface{ Unwrap() []error }); many {
+			var all []*policy.FieldError
+			for _, e := range joined.Unwrap() {
+				all = append(all, fieldErrors(e)...)
+			}
+			return all
+		}
+		return []*policy.FieldError{one}
+	}
+	return nil
 }
 
 // format does not pass on what Validate says: that repeats the value.

@@ -14,15 +14,13 @@ func (c *Receiver) complete(given map[string]any, p *problems) {
 	}
 	c.Log.check(p)
 	p.listen("ops.listen", c.Ops.Listen)
-	p.harborName("harbor.name", c.Harbor.Name)
-	if p.required("harbor.public_host", c.Harbor.PublicHost) {
-		p.host("harbor.public_host", c.Harbor.PublicHost)
-	}
-	p.projects("projects", c.Projects)
-	c.HTTP.check(p)
-	p.nonEmptyList("webhook.secret_files", c.Webhook.SecretFiles)
-	p.texts("webhook.own_operators", c.Webhook.OwnOperators)
+	c.Harbor.complete(p)
 	checkPublicKeys(c.Keys, p)
+	c.checkPolicies(p)
+	p.between("drift.interval", c.Drift.Interval, time.Second, 24*time.Hour)
+	c.HTTP.check(p)
+	c.Webhook.check(c.Harbor.Managed(), p)
+	p.texts("api.auditors", c.API.Auditors)
 	c.Queue.check(p)
 	p.path("ledger.sqlite.path", c.Ledger.SQLite.Path)
 	p.between("ledger.max_age", c.Ledger.MaxAge, time.Hour, 100*365*24*time.Hour)
@@ -37,13 +35,14 @@ func (c *Signer) complete(given map[string]any, p *problems) {
 	c.Log.check(p)
 	p.listen("ops.listen", c.Ops.Listen)
 	c.Harbor.complete(p)
-	p.projects("projects", c.Projects)
 	active := c.completeKeys(given, p)
-	c.completeTerms(active, p)
+	c.completeSign(active, p)
 	p.count("sign.concurrency", c.Sign.Concurrency, 1, 1024)
 	p.between("sign.max_age", c.Sign.MaxAge, time.Minute, 30*24*time.Hour)
-	p.between("sweep.interval", c.Sweep.Interval, time.Second, 24*time.Hour)
+	p.between("sweep.incremental", c.Sweep.Incremental, time.Second, time.Hour)
+	p.between("sweep.full", c.Sweep.Full, time.Second, 31*24*time.Hour)
 	p.count("sweep.page_size", c.Sweep.PageSize, 1, 100)
+	p.count("sweep.requests_per_second", c.Sweep.RequestsPerSecond, 0, 10_000)
 	if len(c.Queue.URLs) == 0 {
 		p.add("queue.urls", "is required")
 	}
@@ -108,6 +107,51 @@ func (h *Harbor) complete(p *problems) {
 	p.between("harbor.timeout", h.Timeout, time.Second, 10*time.Minute)
 }
 
+// complete wants all that is needed to reach Harbor, or nothing of it.
+func (h *ReceiverHarbor) complete(p *problems) {
+	p.harborName("harbor.name", h.Name)
+	if h.URL == "" {
+		for key, value := range map[string]string{"username": h.Username, "secret_file": h.SecretFile, "ca_file": h.CAFile} {
+			if value != "" {
+				p.add("harbor.url", "is required beside %s", key)
+			}
+		}
+		p.required("harbor.public_host", h.PublicHost)
+	} else {
+		host, ok := p.origin("harbor.url", h.URL)
+		if ok && h.PublicHost == "" {
+			h.PublicHost = host
+		}
+		p.required("harbor.username", h.Username)
+		p.required("harbor.secret_file", h.SecretFile)
+	}
+	if h.PublicHost != "" {
+		p.host("harbor.public_host", h.PublicHost)
+	}
+	p.between("harbor.timeout", h.Timeout, time.Second, 10*time.Minute)
+}
+
+// check wants a secret of one kind or of the other.
+func (w Webhook) check(managed bool, p *problems) {
+	p.texts("webhook.secret_files", w.SecretFiles)
+	p.texts("webhook.own_operators", w.OwnOperators)
+	if managed {
+		p.nonEmptyList("webhook.master_secret_files", w.MasterSecretFiles)
+		if p.required("webhook.url", w.URL) {
+			p.origin("webhook.url", w.URL)
+		}
+	} else {
+		p.nonEmptyList("webhook.secret_files", w.SecretFiles)
+		if len(w.MasterSecretFiles) > 0 || w.URL != "" {
+			p.add("harbor.url", "is required beside webhook.master_secret_files and webhook.url")
+		}
+	}
+	if !(w.Rate.PerSecond > 0 && w.Rate.PerSecond <= 10_000) { // written so that NaN is none
+		p.add("webhook.rate.per_second", "want more than 0 and at most 10000")
+	}
+	p.count("webhook.rate.burst", w.Rate.Burst, 1, 100_000)
+}
+
 func (h HTTP) check(p *problems) {
 	p.listen("http.listen", h.Listen)
 	p.pair("http.tls", "cert_file", h.TLS.CertFile, "key_file", h.TLS.KeyFile)
@@ -168,7 +212,7 @@ func (q ReceiverQueue) check(p *problems) {
 
 func (p *problems) projects(path string, patterns []string) {
 	for i, pattern := range patterns {
-		if _, err := policy.NewSet(policy.SetConfig{Projects: []string{pattern}}); err != nil {
+		if policy.ValidatePattern(pattern) != nil {
 			p.add(entry(path, i), "want the name of a Harbor project, or a glob such as team-*")
 		}
 	}

@@ -27,6 +27,8 @@ var (
 	errWantText     = errors.New("want text; put numbers and the like into quotes")
 	errWantBool     = errors.New("want true or false")
 	errWantInt      = errors.New("want a whole number")
+	errWantNumber   = errors.New("want a number")
+	errWantTime     = errors.New("want a time such as 2026-12-31T00:00:00Z")
 	errWantDuration = errors.New("want a duration such as 90s, 5m or 24h")
 	errWantSize     = errors.New("want a size such as 8GiB, 512MiB or a number of bytes")
 	errWantList     = errors.New("want a list of texts")
@@ -49,6 +51,12 @@ func setLeaf(field reflect.Value, value any) error {
 			return err
 		}
 		*target = size
+	case *time.Time:
+		at, err := parseTime(value)
+		if err != nil {
+			return err
+		}
+		*target = at
 	case *[]string:
 		list, err := parseList(value)
 		if err != nil {
@@ -84,6 +92,12 @@ func setScalar(field reflect.Value, value any) error {
 			return errWantInt
 		}
 		field.SetInt(n)
+	case reflect.Float64:
+		n, err := parseFloat(value)
+		if err != nil {
+			return errWantNumber
+		}
+		field.SetFloat(n)
 	case reflect.String:
 		switch s := value.(type) {
 		case string:
@@ -120,6 +134,31 @@ func parseInt(value any) (int64, error) {
 	default:
 		return 0, errWantInt
 	}
+}
+
+func parseFloat(value any) (float64, error) {
+	switch n := value.(type) {
+	case float64:
+		return n, nil
+	case int:
+		return float64(n), nil
+	case text:
+		return strconv.ParseFloat(string(n), 64)
+	default:
+		return 0, errWantNumber
+	}
+}
+
+// parseTime reads what YAML takes for a time of itself, or a text.
+func parseTime(value any) (time.Time, error) {
+	if at, ok := value.(time.Time); ok {
+		return at.UTC(), nil
+	}
+	at, err := time.Parse(time.RFC3339, asText(value))
+	if err != nil {
+		return time.Time{}, errWantTime
+	}
+	return at.UTC(), nil
 }
 
 func parseSize(value any) (Size, error) {

@@ -63,6 +63,7 @@ const (
 	StorageUnavailable  Reason = "storage_unavailable"  // the database of the ledger's view
 	UnsupportedManifest Reason = "unsupported_manifest" // a manifest format that cannot be signed, such as schema 1
 	UnsupportedFormat   Reason = "unsupported_format"   // a signature format that this Harbor does not take
+	Paused              Reason = "paused"               // an admin has paused signing
 )
 
 // Error is a failure of a known kind. Its text is that of the wrapped error alone.

@@ -1,9 +1,11 @@
-// Package harbor is the adapter for Harbor's REST API: which projects there are, which manifests and immutability rules a
-// project holds, and which version Harbor is.
+// Package harbor is the adapter for Harbor's REST API: which projects there are and who may do what in them, which manifests
+// and immutability rules a project holds, what was pushed, the webhook policies of a project and how their deliveries went, and
+// which Harbor it is.
 //
-// Each method makes one attempt and returns a fault; [Client.Bundles] and [Client.LockedBy] remember answers. Credentials
-// go to the configured origin alone: a redirect elsewhere is a permanent fault. No error holds the secret, nor a control
-// character, not even where Harbor echoes them. What a listing leaves out, and how, is Harbor's: see [Client.Population].
+// Each method makes one attempt and returns a fault; [Client.Bundles], [Client.LockedBy] and [Client.ProjectID] remember
+// answers. Credentials go to the configured origin alone: a redirect elsewhere is a permanent fault. No error holds a secret,
+// nor a control character, not even where Harbor echoes them. What a listing leaves out, and how, is Harbor's: see
+// [Client.Population].
 package harbor
 
 import (
@@ -15,15 +17,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
-	openapi "github.com/go-openapi/runtime/client"
+	"github.com/go-openapi/strfmt"
 	harborapi "github.com/goharbor/go-client/pkg/sdk/v2.0/client"
-	artifactapi "github.com/goharbor/go-client/pkg/sdk/v2.0/client/artifact"
-	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/project"
-	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/repository"
-	"github.com/goharbor/go-client/pkg/sdk/v2.0/models"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -41,8 +40,11 @@ const (
 	maxPageSize = 100
 )
 
-// everyDigest asks for the untagged children of an index too; without it a listing leaves them out.
-const everyDigest = "base=*"
+// Limiter bounds how many requests are made. It is safe for concurrent use.
+type Limiter interface {
+	// Wait returns nil when the next request may go, or an error when ctx ends before that.
+	Wait(ctx context.Context) error
+}
 
 // Config is what a Client needs.
 type Config struct {
@@ -58,18 +60,23 @@ type Config struct {
 	// UserAgent is what the client calls itself; empty stands for [DefaultUserAgent].
 	UserAgent string
 	// Transport carries the requests and decides what is dialled and trusted. It is required.
-	Transport  http.RoundTripper
+	Transport http.RoundTripper
+	// Limiter is asked before each request, those of [Client.As] too; nil is for none. The wait counts into Timeout.
+	Limiter    Limiter
 	Registerer prometheus.Registerer // nil for none
 }
 
 // Client talks to one Harbor. It is safe for concurrent use.
 type Client struct {
-	api      *harborapi.HarborAPI
-	redactor *redact.Redactor
-	timeout  time.Duration
-	pageSize int64
-	version  memory[string]
-	locks    lockMemory
+	api       *harborapi.HarborAPI
+	base      *url.URL
+	transport *transport
+	redactor  *redact.Redactor
+	timeout   time.Duration
+	pageSize  int64
+	shared    *shared
+	locks     memories[projectLocks]
+	ids       memories[projectID]
 }
 
 // New validates the configuration and reads the secret; it connects to nothing.
@@ -100,148 +107,74 @@ func New(cfg Config) (*Client, error) {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = DefaultUserAgent
 	}
-	c := &Client{
-		redactor: redact.New(secret, base64.StdEncoding.EncodeToString([]byte(cfg.Username+":"+secret))),
-		timeout:  cfg.Timeout, pageSize: cfg.PageSize,
+	credentials := base64.StdEncoding.EncodeToString([]byte(cfg.Username + ":" + secret))
+	c := &Client{base: base, timeout: cfg.Timeout, pageSize: cfg.PageSize, shared: new(shared)}
+	return c.over(&transport{
+		next: cfg.Transport, limiter: cfg.Limiter, authorization: "Basic " + credentials, account: "the robot account " + cfg.Username,
+		userAgent: cfg.UserAgent, metrics: newMetrics(cfg.Registerer),
+	}, redact.New(secret, credentials)), nil
+}
+
+// As gives a client of the same Harbor that hands on somebody's Authorization header instead of the configured account; an
+// empty one makes requests of nobody. It remembers nothing that this client was told, except Harbor's version, and nothing that
+// it is told itself gets here. It costs next to nothing and is thrown away like any value.
+func (c *Client) As(authorization string) *Client {
+	transport := *c.transport
+	transport.authorization, transport.account = authorization, "the account"
+	return c.over(&transport, redact.New(secretsOf(authorization)...))
+}
+
+// hiding gives a client whose errors keep one more secret, for one call.
+func (c *Client) hiding(secret string) *Client {
+	transport := *c.transport
+	return c.over(&transport, c.redactor.With(secret))
+}
+
+// over gives a client without memories, except of what is true for everybody.
+func (c *Client) over(t *transport, redactor *redact.Redactor) *Client {
+	t.redactor = redactor
+	return &Client{
+		api:  harborapi.New(harborapi.Config{URL: c.base.JoinPath(harborapi.DefaultBasePath), Transport: t}),
+		base: c.base, transport: t, redactor: redactor, timeout: c.timeout, pageSize: c.pageSize, shared: c.shared,
 	}
-	c.api = harborapi.New(harborapi.Config{
-		URL: base.JoinPath(harborapi.DefaultBasePath),
-		Transport: &transport{
-			next: cfg.Transport, userAgent: cfg.UserAgent, redactor: c.redactor, metrics: newMetrics(cfg.Registerer),
-		},
-		AuthInfo: openapi.BasicAuth(cfg.Username, secret),
-	})
-	return c, nil
 }
 
-// ProjectExists says whether there is a project of this name. Every account may ask, whatever its rights. That it does not
-// exist is only said when Harbor said so in its own words.
-func (c *Client) ProjectExists(ctx context.Context, name string) (bool, error) {
-	params := project.NewHeadProjectParams().WithTimeout(c.timeout).WithProjectName(name)
-	_, err := c.api.Project.HeadProject(ctx, params)
-	switch {
-	case err == nil:
-		return true, nil
-	case fault.Is(err, fault.Gone):
-		return false, nil
-	default:
-		return false, c.wrap("looking for the project", err)
+// secretsOf are the forms in which the secret of an Authorization header may come back.
+//
+// SPEC: RFC 7617, section 2: Basic credentials are the Base64 of name, colon and password.
+func secretsOf(authorization string) []string {
+	_, credentials, _ := strings.Cut(authorization, " ")
+	credentials = strings.TrimSpace(credentials)
+	secrets := []string{authorization, credentials}
+	if plain, err := base64.StdEncoding.DecodeString(credentials); err == nil {
+		_, password, _ := strings.Cut(string(plain), ":")
+		secrets = append(secrets, string(plain), password)
 	}
+	return secrets
 }
 
-// Projects gives the names of all projects that the account may see, in no order.
-func (c *Client) Projects(ctx context.Context) ([]string, error) {
-	var names []string
-	err := c.eachPage(ctx, func(ctx context.Context, page int64) (int, int64, error) {
-		detail := false
-		params := project.NewListProjectsParams().WithTimeout(c.timeout).WithPage(&page).WithPageSize(&c.pageSize).WithWithDetail(&detail)
-		answer, err := c.api.Project.ListProjects(ctx, params)
-		if err != nil {
-			return 0, 0, c.wrap("listing the projects", err)
-		}
-		if err := complete(answer.Payload); err != nil {
-			return 0, 0, c.wrap("listing the projects", err)
-		}
-		for _, p := range answer.Payload {
-			names = append(names, p.Name)
-		}
-		return len(answer.Payload), answer.XTotalCount, nil
-	})
-	return names, err
+// userOf is the name in Basic credentials; empty if they are others.
+func userOf(authorization string) string {
+	user, _, _ := (&http.Request{Header: http.Header{"Authorization": {authorization}}}).BasicAuth()
+	return user
 }
 
-// Population gives every manifest of a project page by page, children of indexes and untagged ones included,
-// accessories excluded. A manifest that is pushed or deleted meanwhile may be missing or come twice. A project that is
-// not there, or that the account may not see, is a Gone or a Denied fault, as Harbor answers.
-func (c *Client) Population(ctx context.Context, name string, each func(context.Context, []artifact.Listed) error) error {
-	err := c.projectArtifacts(ctx, name, each)
-	if !fault.Is(err, fault.Gone) {
-		return err
+// shared is what is true for whoever asks. All clients of one Harbor have it together.
+type shared struct {
+	version memory[artifact.SystemInfo]
+	// oldUntil is until when it is believed that Harbor has no listing of a whole project, in Unix nanoseconds.
+	oldUntil atomic.Int64
+}
+
+func (s *shared) listsProjects() bool { return time.Now().UnixNano() >= s.oldUntil.Load() }
+func (s *shared) listsNoProjects()    { s.oldUntil.Store(time.Now().Add(versionAge).UnixNano()) }
+
+// checkProject refuses what cannot be a project: a name such as ".." would lead to another path.
+func checkProject(name string) error {
+	if err := artifact.ValidateProject(name); err != nil {
+		return fault.New(fault.Gone, fault.NotFound, err)
 	}
-	// Harbor before 2.12 has no listing of a whole project: the same 404. If the project is missing, this fails too.
-	return c.eachRepository(ctx, name, func(ctx context.Context, repository string) error {
-		return c.repositoryArtifacts(ctx, name, repository, each)
-	})
-}
-
-func (c *Client) projectArtifacts(ctx context.Context, name string, each func(context.Context, []artifact.Listed) error) error {
-	// Oldest first: what is pushed meanwhile is added behind the last page.
-	q, sort, yes := everyDigest, "push_time", true
-	return c.eachPage(ctx, func(ctx context.Context, page int64) (int, int64, error) {
-		params := project.NewListArtifactsOfProjectParams().WithTimeout(c.timeout).WithProjectNameOrID(name).WithXIsResourceName(isName()).
-			WithQ(&q).WithSort(&sort).WithPage(&page).WithPageSize(&c.pageSize).WithWithTag(&yes).WithWithAccessory(&yes)
-		answer, err := c.api.Project.ListArtifactsOfProject(ctx, params)
-		if err != nil {
-			return 0, 0, c.wrap("listing the artifacts of the project", err)
-		}
-		if err := complete(answer.Payload); err != nil {
-			return 0, 0, c.wrap("listing the artifacts of the project", err)
-		}
-		listed, err := toListed(answer.Payload)
-		if err != nil {
-			return 0, 0, c.wrap("reading a row of the listing", err)
-		}
-		return len(answer.Payload), answer.XTotalCount, each(ctx, listed)
-	})
-}
-
-func (c *Client) eachRepository(ctx context.Context, name string, each func(context.Context, string) error) error {
-	return c.eachPage(ctx, func(ctx context.Context, page int64) (int, int64, error) {
-		params := repository.NewListRepositoriesParams().WithTimeout(c.timeout).WithProjectName(name).
-			WithPage(&page).WithPageSize(&c.pageSize)
-		answer, err := c.api.Repository.ListRepositories(ctx, params)
-		if err != nil {
-			return 0, 0, c.wrap("listing the repositories of the project", err)
-		}
-		if err := complete(answer.Payload); err != nil {
-			return 0, 0, c.wrap("listing the repositories of the project", err)
-		}
-		for _, r := range answer.Payload {
-			if err := each(ctx, strings.TrimPrefix(r.Name, name+"/")); err != nil {
-				return 0, 0, err
-			}
-		}
-		return len(answer.Payload), answer.XTotalCount, nil
-	})
-}
-
-func (c *Client) repositoryArtifacts(ctx context.Context, name, repository string, each func(context.Context, []artifact.Listed) error) error {
-	q, sort, yes := everyDigest, "push_time", true
-	// Harbor wants the slashes of a nested repository encoded twice; the client library does it once.
-	escaped := url.PathEscape(repository)
-	return c.eachPage(ctx, func(ctx context.Context, page int64) (int, int64, error) {
-		params := artifactapi.NewListArtifactsParams().WithTimeout(c.timeout).WithProjectName(name).WithRepositoryName(escaped).
-			WithQ(&q).WithSort(&sort).WithPage(&page).WithPageSize(&c.pageSize).WithWithTag(&yes).WithWithAccessory(&yes)
-		answer, err := c.api.Artifact.ListArtifacts(ctx, params)
-		if err != nil {
-			return 0, 0, c.wrap("listing the artifacts of the repository", err)
-		}
-		if err := complete(answer.Payload); err != nil {
-			return 0, 0, c.wrap("listing the artifacts of the repository", err)
-		}
-		for _, a := range answer.Payload {
-			a.RepositoryName = name + "/" + repository
-		}
-		listed, err := toListed(answer.Payload)
-		if err != nil {
-			return 0, 0, c.wrap("reading a row of the listing", err)
-		}
-		return len(answer.Payload), answer.XTotalCount, each(ctx, listed)
-	})
-}
-
-// eachPage asks for pages until one is not full. fetch gives the number of rows and Harbor's own total, which saves the last
-// request; 0 stands for none: a proxy may have dropped it.
-func (c *Client) eachPage(ctx context.Context, fetch func(ctx context.Context, page int64) (rows int, total int64, err error)) error {
-	for page := int64(1); ; page++ {
-		rows, total, err := fetch(ctx, page)
-		if err != nil {
-			return err
-		}
-		if int64(rows) < c.pageSize || total > 0 && page*c.pageSize >= total {
-			return nil
-		}
-	}
+	return nil
 }
 
 // complete refuses a page with a row that is null: the generated client hands it on as a nil pointer.
@@ -258,25 +191,5 @@ func isName() *bool {
 	return &yes
 }
 
-func toListed(artifacts []*models.Artifact) ([]artifact.Listed, error) {
-	listed := make([]artifact.Listed, 0, len(artifacts))
-	for _, a := range artifacts {
-		ref, err := artifact.NewRef(a.RepositoryName, a.Digest)
-		if err != nil {
-			return nil, fault.New(fault.Transient, fault.BadAnswer, err)
-		}
-		l := artifact.Listed{Ref: ref}
-		for _, tag := range a.Tags {
-			if tag != nil {
-				l.Tags = append(l.Tags, tag.Name)
-			}
-		}
-		for _, accessory := range a.Accessories {
-			if accessory != nil && strings.HasPrefix(accessory.Type, "signature.") {
-				l.Signatures = append(l.Signatures, accessory.Digest)
-			}
-		}
-		listed = append(listed, l)
-	}
-	return listed, nil
-}
+// timeOf is a time of Harbor's, which tells milliseconds.
+func timeOf(t strfmt.DateTime) time.Time { return time.Time(t).UTC().Truncate(time.Millisecond) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,7 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -32,26 +35,26 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func secret(t *testing.T, value string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "secret")
+func secret(tb testing.TB, value string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte(value+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
 
-func newClient(t *testing.T, url, password string, change ...func(*harbor.Config)) *harbor.Client {
-	t.Helper()
+func newClient(tb testing.TB, url, password string, change ...func(*harbor.Config)) *harbor.Client {
+	tb.Helper()
 	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	cfg := harbor.Config{URL: url, Username: "admin", SecretFile: secret(t, password), Transport: transport}
+	tb.Cleanup(transport.CloseIdleConnections)
+	cfg := harbor.Config{URL: url, Username: "admin", SecretFile: secret(tb, password), Transport: transport}
 	for _, c := range change {
 		c(&cfg)
 	}
 	c, err := harbor.New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
@@ -159,11 +162,14 @@ func TestPopulation(t *testing.T) {
 				c := newClient(t, h.URL(), harbortest.DefaultAdminPassword, func(cfg *harbor.Config) {
 					cfg.PageSize, cfg.Transport = pageSize, through(cfg.Transport)
 				})
-				var got, tags []string
-				err := c.Population(t.Context(), project, func(_ context.Context, page []artifact.Listed) error {
-					for _, l := range page {
+				var got, tags, children []string
+				total := 0
+				err := c.Population(t.Context(), project, artifact.Cursor{}, func(_ context.Context, page artifact.Page) error {
+					total += page.Total
+					for _, l := range page.Manifests {
 						got = append(got, l.Ref.String())
 						tags = append(tags, l.Tags...)
+						children = append(children, l.Children...)
 					}
 					return nil
 				})
@@ -176,6 +182,12 @@ func TestPopulation(t *testing.T) {
 				}
 				if len(tags) != 3 {
 					t.Errorf("tags %v, want v1 three times", tags)
+				}
+				if len(children) != 2 {
+					t.Errorf("children %v, want the 2 of the index", children)
+				}
+				if wantTotal := len(want); name != "a proxy drops the total" && total != wantTotal {
+					t.Errorf("Harbor's total %d, want %d", total, wantTotal)
 				}
 			})
 		}
@@ -191,8 +203,8 @@ func TestPopulation(t *testing.T) {
 		push(t, h, project+"/app:"+tag, signature)
 		c := newClient(t, h.URL(), harbortest.DefaultAdminPassword)
 		var got []string
-		err = c.Population(t.Context(), project, func(_ context.Context, page []artifact.Listed) error {
-			for _, l := range page {
+		err = c.Population(t.Context(), project, artifact.Cursor{}, func(_ context.Context, page artifact.Page) error {
+			for _, l := range page.Manifests {
 				if l.Ref.Digest() == digestOf(t, signature) {
 					t.Error("the signature stands in the population")
 				}
@@ -209,15 +221,20 @@ func TestPopulation(t *testing.T) {
 	})
 	t.Run("an error of the callback comes back", func(t *testing.T) {
 		c := newClient(t, h.URL(), harbortest.DefaultAdminPassword)
-		want := fault.New(fault.Transient, fault.QueueFull, io.ErrShortWrite)
-		err := c.Population(t.Context(), project, func(context.Context, []artifact.Listed) error { return want })
-		if got := fault.Of(err).Reason; got != fault.QueueFull {
-			t.Errorf("reason %s, want %s", got, fault.QueueFull)
+		for _, want := range []error{
+			fault.New(fault.Transient, fault.QueueFull, io.ErrShortWrite),
+			fault.New(fault.Gone, fault.NotFound, io.ErrShortWrite), // which does not mean that Harbor has no listing
+		} {
+			calls := 0
+			err := c.Population(t.Context(), project, artifact.Cursor{}, func(context.Context, artifact.Page) error { calls++; return want })
+			if got := fault.Of(err).Reason; got != fault.Of(want).Reason || calls != 1 {
+				t.Errorf("reason %s after %d calls, want %s after 1", got, calls, fault.Of(want).Reason)
+			}
 		}
 	})
 	t.Run("missing project", func(t *testing.T) {
 		c := newClient(t, h.URL(), harbortest.DefaultAdminPassword)
-		err := c.Population(t.Context(), "nothing", func(context.Context, []artifact.Listed) error { return nil })
+		err := c.Population(t.Context(), "nothing", artifact.Cursor{}, nowhere)
 		if !fault.Is(err, fault.Gone) {
 			t.Errorf("error %v, want a fault of kind gone", err)
 		}
@@ -248,31 +265,46 @@ func (w withoutTotal) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func TestProjects(t *testing.T) {
+// nowhere takes a page and does nothing.
+func nowhere(context.Context, artifact.Page) error { return nil }
+
+func TestAllProjects(t *testing.T) {
 	h := harbortest.New(t, harbortest.Config{})
 	for i := range 5 {
 		post(t, h.URL()+"/api/v2.0/projects", map[string]any{"project_name": fmt.Sprintf("p%d", i)})
 	}
 	c := newClient(t, h.URL(), harbortest.DefaultAdminPassword, func(cfg *harbor.Config) { cfg.PageSize = 2 })
-	got, err := c.Projects(t.Context())
+	projects, err := c.AllProjects(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 5 {
-		if !slices.Contains(got, fmt.Sprintf("p%d", i)) {
-			t.Errorf("projects %v lack p%d", got, i)
-		}
+	var got []string
+	for _, p := range projects {
+		got = append(got, p.Name)
+	}
+	slices.Sort(got)
+	if want := []string{"library", "p0", "p1", "p2", "p3", "p4"}; !slices.Equal(got, want) {
+		t.Errorf("projects %v, want %v", got, want)
 	}
 }
 
 // robot makes a robot account with one right on all projects that there will be, and a client that uses it.
 func robot(t *testing.T, h *harbortest.Harbor, name, resource, action string) *harbor.Client {
 	t.Helper()
+	return robotWith(t, h, name, "project", "*", resource+":"+action)
+}
+
+// robotWith makes a robot account with rights on a kind of namespace, and a client that uses it.
+func robotWith(t *testing.T, h *harbortest.Harbor, name, kind, namespace string, rights ...string) *harbor.Client {
+	t.Helper()
+	access := make([]any, 0, len(rights))
+	for _, right := range rights {
+		resource, action, _ := strings.Cut(right, ":")
+		access = append(access, map[string]any{"resource": resource, "action": action})
+	}
 	raw := post(t, h.URL()+"/api/v2.0/robots", map[string]any{
 		"name": name, "level": "system", "duration": -1,
-		"permissions": []any{map[string]any{
-			"kind": "project", "namespace": "*", "access": []any{map[string]any{"resource": resource, "action": action}},
-		}},
+		"permissions": []any{map[string]any{"kind": kind, "namespace": namespace, "access": access}},
 	})
 	var account struct{ Name, Secret string }
 	if err := json.Unmarshal(raw, &account); err != nil {
@@ -334,44 +366,106 @@ func TestRecordedHead(t *testing.T) {
 	}
 }
 
-func TestUserAgent(t *testing.T) {
+// TestEveryRequest looks at what all requests have in common.
+func TestEveryRequest(t *testing.T) {
 	for configured, want := range map[string]string{"": harbor.DefaultUserAgent, "corp (cosign)": "corp (cosign)"} {
-		var got []string
+		var turns atomic.Int64
+		turn := turnFunc(func(context.Context) error { turns.Add(1); return nil })
+		requests := 0
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			got = append(got, r.UserAgent())
-			w.Header().Set("Content-Type", "application/json")
-			if strings.HasSuffix(r.URL.Path, "/systeminfo") {
-				_, _ = io.WriteString(w, systemInfo("v2.15.2"))
-				return
+			requests++
+			if got := r.UserAgent(); got != want {
+				t.Errorf("%s: user agent %q, want %q", r.URL, got, want)
 			}
+			if user, password, ok := r.BasicAuth(); !ok || user != "admin" || password != "s3cr3t" {
+				t.Errorf("%s: credentials of %q, want those of admin", r.URL, user)
+			}
+			if strings.Contains(r.URL.RawQuery, "+") || strings.Contains(r.URL.Query().Get("q"), "+") {
+				t.Errorf("%s: a plus sign in the query, which Harbor decodes twice", r.URL)
+			}
+			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, "[]")
 		}))
-		c := newClient(t, server.URL, "s3cr3t", func(cfg *harbor.Config) { cfg.UserAgent = configured })
+		c := newClient(t, server.URL, "s3cr3t", func(cfg *harbor.Config) { cfg.UserAgent, cfg.Limiter = configured, turn })
 		for name, operation := range operations(t, c) {
-			if err := operation(); err != nil {
-				t.Errorf("%s: %v", name, err)
+			before := requests
+			_ = operation() // an empty list is no good answer to all of them
+			if requests == before {
+				t.Errorf("%s makes no request", name)
 			}
 		}
 		server.Close()
-		if len(got) != 5 || got[0] != want || len(slices.Compact(got)) != 1 {
-			t.Errorf("configured %q: user agents %q, want %q five times", configured, got, want)
+		if got := turns.Load(); got != int64(requests) {
+			t.Errorf("%d requests have waited for their turn, want all %d", got, requests)
 		}
+	}
+}
+
+// turnFunc is a limiter.
+type turnFunc func(context.Context) error
+
+func (f turnFunc) Wait(ctx context.Context) error { return f(ctx) }
+
+// TestNoTurn lets requests wait for a turn that does not come.
+func TestNoTurn(t *testing.T) {
+	c := cannedClient(t, func(*http.Request) (int, string, error) {
+		t.Error("a request without a turn")
+		return http.StatusOK, "[]", nil
+	}, func(cfg *harbor.Config) {
+		cfg.Timeout = 20 * time.Millisecond
+		cfg.Limiter = turnFunc(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	})
+	if _, err := c.AllProjects(t.Context()); !fault.Is(err, fault.Transient) || fault.Of(err).Reason != fault.Timeout {
+		t.Errorf("AllProjects() = %v, want a transient timeout", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.AllProjects(ctx); !errors.Is(err, context.Canceled) || fault.Of(err).Reason != fault.Canceled {
+		t.Errorf("AllProjects() = %v, want canceled", err)
 	}
 }
 
 // operations are all that a client can do.
 func operations(t *testing.T, c *harbor.Client) map[string]func() error {
 	t.Helper()
+	ref, err := artifact.NewRef("demo/team/app", "sha256:"+strings.Repeat("a", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook := artifact.Webhook{ID: 1, Name: "harborseal", Events: []string{"PUSH_ARTIFACT"}, Address: "https://hook.example.com", AuthHeader: hookSecret}
 	return map[string]func() error{
-		"Projects":      func() error { _, err := c.Projects(t.Context()); return err },
+		"AllProjects":   func() error { _, err := c.AllProjects(t.Context()); return err },
+		"Project":       func() error { _, err := c.Project(t.Context(), "demo"); return err },
+		"ProjectID":     func() error { _, err := c.ProjectID(t.Context(), "demo"); return err },
+		"Roles":         func() error { _, err := c.Roles(t.Context()); return err },
+		"RoleIn":        func() error { _, _, err := c.RoleIn(t.Context(), "demo"); return err },
 		"ProjectExists": func() error { _, err := c.ProjectExists(t.Context(), "demo"); return err },
 		"LockedBy":      func() error { _, err := c.LockedBy(t.Context(), "demo/app", "v1"); return err },
 		"Bundles":       func() error { _, _, err := c.Bundles(t.Context()); return err },
-		"Population": func() error {
-			return c.Population(t.Context(), "demo", func(context.Context, []artifact.Listed) error { return nil })
+		"System":        func() error { _, err := c.System(t.Context()); return err },
+		"Population":    func() error { return c.Population(t.Context(), "demo", artifact.Cursor{}, nowhere) },
+		"PushedSince": func() error {
+			return c.PushedSince(t.Context(), "demo", time.Now(), func(context.Context, []artifact.Listed) error { return nil })
 		},
+		"Feed": func() error {
+			_, err := c.Feed(t.Context(), time.Now(), time.Time{}, func(context.Context, []artifact.Pushed) error { return nil })
+			return err
+		},
+		"Artifact":       func() error { _, err := c.Artifact(t.Context(), ref); return err },
+		"Webhooks":       func() error { _, err := c.Webhooks(t.Context(), "demo"); return err },
+		"CreateWebhook":  func() error { _, err := c.CreateWebhook(t.Context(), "demo", hook); return err },
+		"UpdateWebhook":  func() error { return c.UpdateWebhook(t.Context(), "demo", hook) },
+		"DeleteWebhook":  func() error { return c.DeleteWebhook(t.Context(), "demo", 1) },
+		"Deliveries":     func() error { _, err := c.Deliveries(t.Context(), "demo", 1); return err },
+		"Quota":          func() error { _, err := c.Quota(t.Context(), 1); return err },
+		"CurrentAccount": func() error { _, err := c.CurrentAccount(t.Context()); return err },
+		"TokenActions":   func() error { _, err := c.TokenActions(t.Context(), "demo/app", []string{"pull"}); return err },
+		"MissingRights":  func() error { _, err := c.MissingRights(t.Context(), "demo", []string{"quota:list"}); return err },
 	}
 }
+
+// hookSecret is what Harbor would send to a webhook.
+const hookSecret = "Bearer hs1.1.0123456789abcdef" //nolint:gosec // of these tests alone
 
 func TestNewRefuses(t *testing.T) {
 	good := harbor.Config{URL: "https://harbor.example.com", Username: "robot$x", SecretFile: secret(t, "s"), Transport: &http.Transport{}}

@@ -3,7 +3,6 @@ package harbor
 import (
 	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/immutable"
@@ -16,10 +15,8 @@ const (
 	// list them.
 	rulesAge  = 5 * time.Minute
 	deniedAge = time.Minute
-	// maxProjects is for how many projects rules are remembered, and maxRules how many of one project: Harbor's own pages let
-	// people make 15.
-	maxProjects = 1000
-	maxRules    = 100
+	// maxRules is how many rules of one project are remembered: Harbor's own pages let people make 15.
+	maxRules = 100
 )
 
 // LockedBy gives the enabled immutability rule that keeps a tag of a repository ("project/team/app") where it is, in one
@@ -37,7 +34,7 @@ func (c *Client) LockedBy(ctx context.Context, repository, tag string) (rule str
 	if !ok || project == "" || name == "" || tag == "" {
 		return "", fault.Newf(fault.Permanent, fault.Malformed, "looking for an immutability rule: want a project/repository and a tag")
 	}
-	known, err := c.locks.of(project).get(ctx, func(ctx context.Context) (projectLocks, time.Duration, error) {
+	known, err := c.locks.of(project, false).get(ctx, func(ctx context.Context) (projectLocks, time.Duration, error) {
 		locks, err := c.listLocks(ctx, project)
 		if err != nil && fault.Of(err).Reason == fault.Denied {
 			// That is an answer, too: a robot without the right shall not ask for each digest.
@@ -92,49 +89,4 @@ func (p projectLocks) by(repository, tag string) string {
 		}
 	}
 	return ""
-}
-
-// lockMemory remembers the rules of the projects that were asked for last. The zero value knows none.
-type lockMemory struct {
-	mu       sync.Mutex
-	projects map[string]*rememberedProject // guarded by mu
-	calls    uint64                        // guarded by mu
-}
-
-type rememberedProject struct {
-	memory[projectLocks]
-
-	lastCall uint64 // guarded by lockMemory.mu
-}
-
-// of gives the memory of a project. Whoever still asks in one that is forgotten gets the answer all the same.
-func (m *lockMemory) of(project string) *memory[projectLocks] {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.calls++
-	p := m.projects[project]
-	if p == nil {
-		if m.projects == nil {
-			m.projects = make(map[string]*rememberedProject)
-		}
-		if len(m.projects) >= maxProjects {
-			m.forgetOne()
-		}
-		p = new(rememberedProject)
-		m.projects[project] = p
-	}
-	p.lastCall = m.calls
-	return &p.memory
-}
-
-// forgetOne forgets the project that was not asked for for the longest time. It looks at all of them, which takes less than
-// the request that follows. The caller holds mu.
-func (m *lockMemory) forgetOne() {
-	oldest, at := "", m.calls
-	for name, p := range m.projects {
-		if p.lastCall < at {
-			oldest, at = name, p.lastCall
-		}
-	}
-	delete(m.projects, oldest)
 }

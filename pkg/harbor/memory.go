@@ -12,6 +12,9 @@ const answerPause = 30 * time.Second
 
 // memory remembers the answer to one question. The zero value knows none.
 type memory[T any] struct {
+	// strict says that an answer is not used beyond its age, not even while Harbor does not answer. It never changes.
+	strict bool
+
 	mu      sync.Mutex
 	last    T            // guarded by mu
 	known   bool         // guarded by mu; false while there is no last answer
@@ -34,7 +37,8 @@ type question[T any] struct {
 type ask[T any] func(context.Context) (answer T, age time.Duration, err error)
 
 // get gives the answer. However many want it at the same time, one request is sent, in a caller's context and goroutine:
-// nothing of it outlives the call. While Harbor does not answer, the last known answer is given; the error if there is none.
+// nothing of it outlives the call. While Harbor does not answer, the last known answer is given, unless the memory is strict; the
+// error if there is none.
 func (m *memory[T]) get(ctx context.Context, ask ask[T]) (T, error) {
 	for {
 		m.mu.Lock()
@@ -80,8 +84,56 @@ func (m *memory[T]) settle(ctx context.Context, q *question[T], ask ask[T]) {
 		m.last, m.known, m.renewAt = answer, true, time.Now().Add(age)
 	case ctx.Err() != nil:
 		q.abandoned = true
-	case m.known:
+	case m.known && !m.strict:
 		q.answer, q.err = m.last, nil
 		m.renewAt = time.Now().Add(answerPause)
 	}
+}
+
+// maxProjects is for how many projects answers are remembered.
+const maxProjects = 1000
+
+// memories remembers the answers to one question about the projects that were asked for last. The zero value knows none.
+type memories[T any] struct {
+	mu       sync.Mutex
+	projects map[string]*rememberedProject[T] // guarded by mu
+	calls    uint64                           // guarded by mu
+}
+
+type rememberedProject[T any] struct {
+	memory[T]
+
+	lastCall uint64 // guarded by memories.mu
+}
+
+// of gives the memory of a project. Whoever still asks in one that is forgotten gets the answer all the same.
+func (m *memories[T]) of(project string, strict bool) *memory[T] {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls++
+	p := m.projects[project]
+	if p == nil {
+		if m.projects == nil {
+			m.projects = make(map[string]*rememberedProject[T])
+		}
+		if len(m.projects) >= maxProjects {
+			m.forgetOne()
+		}
+		p = &rememberedProject[T]{memory: memory[T]{strict: strict}}
+		m.projects[project] = p
+	}
+	p.lastCall = m.calls
+	return &p.memory
+}
+
+// forgetOne forgets the project that was not asked for for the longest time. It looks at all of them, which takes less than
+// the request that follows. The caller holds mu.
+func (m *memories[T]) forgetOne() {
+	oldest, at := "", m.calls
+	for name, p := range m.projects {
+		if p.lastCall < at {
+			oldest, at = name, p.lastCall
+		}
+	}
+	delete(m.projects, oldest)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/goharbor/go-client/pkg/sdk/v2.0/client/systeminfo"
 
+	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
@@ -26,35 +27,46 @@ const (
 // answer, the last known answer is given; the fault is returned if there is none. It is transient and Unauthorized if
 // Harbor does not accept the account, because it tells its version to nobody else.
 func (c *Client) Bundles(ctx context.Context) (can bool, version string, err error) {
-	version, err = c.version.get(ctx, func(ctx context.Context) (string, time.Duration, error) {
-		version, err := c.askVersion(ctx)
-		return version, versionAge, err
+	info, err := c.shared.version.get(ctx, func(ctx context.Context) (artifact.SystemInfo, time.Duration, error) {
+		info, err := c.System(ctx)
+		return info, versionAge, err
 	})
 	if err != nil {
 		return false, "", err
 	}
-	return takesBundles(version), version, nil
+	return takesBundles(info.Version), info.Version, nil
 }
 
-func (c *Client) askVersion(ctx context.Context) (string, error) {
+// System asks Harbor about itself. It is transient and Unauthorized if Harbor does not accept the account, because it tells all
+// of that to nobody else.
+func (c *Client) System(ctx context.Context) (artifact.SystemInfo, error) {
+	var none artifact.SystemInfo
 	answer, err := c.api.Systeminfo.GetSystemInfo(ctx, systeminfo.NewGetSystemInfoParams().WithTimeout(c.timeout))
 	if err != nil {
 		err = c.wrap("asking for the version", err)
 		if fault.Is(err, fault.Gone) {
-			return "", fault.New(fault.Transient, fault.BadAnswer, err) // every Harbor has one: no digest is gone because of that
+			return none, fault.New(fault.Transient, fault.BadAnswer, err) // every Harbor has one: no digest is gone because of that
 		}
-		return "", err
+		return none, err
 	}
 	info := answer.Payload
 	if info == nil || info.AuthMode == nil {
-		return "", fault.Newf(fault.Transient, fault.BadAnswer, "asking for the version: the answer does not look like Harbor's")
+		return none, fault.Newf(fault.Transient, fault.BadAnswer, "asking for the version: the answer does not look like Harbor's")
 	}
 	// SPEC: recorded answers of Harbor 2.15: harbor_version is left out where the credentials were not accepted.
 	if info.HarborVersion == nil || *info.HarborVersion == "" {
-		return "", fault.Newf(fault.Transient, fault.Unauthorized, "asking for the version: Harbor tells it to no stranger: "+
-			"check the robot account's name and secret, and whether it has expired")
+		return none, fault.Newf(fault.Transient, fault.Unauthorized, "asking for the version: Harbor tells it to no stranger: "+
+			"check the name and the secret of %s, and whether it has expired", c.transport.account)
 	}
-	return c.redactor.Text(*info.HarborVersion, maxVersion), nil
+	system := artifact.SystemInfo{
+		Version: c.redactor.Text(*info.HarborVersion, maxVersion), AuthMode: c.redactor.Text(*info.AuthMode, maxVersion),
+		Notifications: info.NotificationEnable == nil || *info.NotificationEnable, // what does not say so does not switch them off
+		ReadOnly:      info.ReadOnly != nil && *info.ReadOnly,
+	}
+	if info.CurrentTime != nil {
+		system.Now = timeOf(*info.CurrentTime)
+	}
+	return system, nil
 }
 
 // takesBundles reads "v2.15.2-080b0220", or the same without its "v" or its commit.

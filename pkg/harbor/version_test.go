@@ -53,9 +53,10 @@ func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-func cannedClient(t *testing.T, answer canned) *harbor.Client {
-	t.Helper()
-	return newClient(t, "http://harbor.example.com", "s3cr3t", func(cfg *harbor.Config) { cfg.Transport = answer })
+func cannedClient(tb testing.TB, answer canned, change ...func(*harbor.Config)) *harbor.Client {
+	tb.Helper()
+	change = append([]func(*harbor.Config){func(cfg *harbor.Config) { cfg.Transport = answer }}, change...)
+	return newClient(tb, "http://harbor.example.com", "s3cr3t", change...)
 }
 
 func systemInfo(version string) string {

@@ -4,58 +4,93 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"math"
 	"strings"
 	"time"
 )
 
-// A cursor is a version, a digest of the filters that it belongs to, and the place of the last row that was given. It is
+// A cursor is a version, a digest of the filters that it belongs to, and the place of the last item that was given. It is
 // no secret and not signed: whoever makes one up only chooses where a page of an allowed query begins.
 const (
 	cursorVersion = 1
 	cursorDigest  = 12
-	cursorSize    = 1 + cursorDigest + 8 + 8
 )
 
 // Cursor gives the cursor that asks for the rows after place.
 func (f Filter) Cursor(place Place) string {
-	b := make([]byte, 0, cursorSize)
-	b = append(b, cursorVersion)
-	b = append(b, f.digest()...)
-	b = binary.BigEndian.AppendUint64(b, uint64(place.FirstSeenAt.UnixMicro())) // two's complement, undone below
-	b = binary.BigEndian.AppendUint64(b, place.FirstSeq)
-	return base64.RawURLEncoding.EncodeToString(b)
+	return sealCursor(f.digest(), uint64(place.FirstSeenAt.UnixMicro()), place.FirstSeq) // two's complement, undone below
 }
 
 func (f Filter) decodeCursor(cursor string) (Place, error) {
-	if len(cursor) > 2*cursorSize {
-		return Place{}, invalid("cursor", "want the next_cursor of an answer, unchanged")
+	numbers, err := openCursor(cursor, f.digest(), 2)
+	if err != nil {
+		return Place{}, err
 	}
-	b, err := base64.RawURLEncoding.DecodeString(cursor)
-	// The decoder passes over line ends and spare bits; what was given has neither.
-	if err != nil || len(b) != cursorSize || b[0] != cursorVersion || base64.RawURLEncoding.EncodeToString(b) != cursor {
-		return Place{}, invalid("cursor", "want the next_cursor of an answer, unchanged")
-	}
-	if string(b[1:1+cursorDigest]) != string(f.digest()) {
-		return Place{}, invalid("cursor", "belongs to a query with other filters: repeat those, or begin without a cursor")
-	}
-	micros := int64(binary.BigEndian.Uint64(b[1+cursorDigest:])) //nolint:gosec // two's complement, as it was written
-	place := Place{FirstSeenAt: time.UnixMicro(micros).UTC(), FirstSeq: binary.BigEndian.Uint64(b[1+cursorDigest+8:])}
-	if place.FirstSeq == 0 || int64(place.FirstSeq) < 0 { //nolint:gosec // the check is the point
-		return Place{}, invalid("cursor", "want the next_cursor of an answer, unchanged")
-	}
-	return place, nil
+	micros := int64(numbers[0]) //nolint:gosec // two's complement, as it was written
+	return Place{FirstSeenAt: time.UnixMicro(micros).UTC(), FirstSeq: numbers[1]}, nil
 }
 
-// digest is over what decides which rows belong to the answer. The limit does not: it may change between pages.
+// digest is over what decides which rows belong to the answer. The limit does not: it may change between pages. Nor do the
+// projects that somebody may see, which may change meanwhile: the places of rows stay what they are.
 func (f Filter) digest() []byte {
+	return digestOf(f.Project, f.Repository, f.DigestFrom, f.DigestTo, string(f.State), stamp(f.Since), stamp(f.Until), f.SignedOnlyBy)
+}
+
+// Cursor gives the cursor that asks for the events before a sequence.
+func (f EventFilter) Cursor(seq uint64) string { return sealCursor(f.digest(), seq) }
+
+func (f EventFilter) decodeCursor(cursor string) (uint64, error) {
+	numbers, err := openCursor(cursor, f.digest(), 1)
+	if err != nil {
+		return 0, err
+	}
+	return numbers[0], nil
+}
+
+func (f EventFilter) digest() []byte { return digestOf("events", f.Project) }
+
+func digestOf(parts ...string) []byte {
 	h := sha256.New()
-	for _, part := range []string{
-		f.Project, f.Repository, f.DigestFrom, f.DigestTo, string(f.State), stamp(f.Since), stamp(f.Until),
-	} {
+	for _, part := range parts {
 		// No part can contain a line feed: all were checked.
 		h.Write([]byte(strings.ReplaceAll(part, "\n", " ") + "\n"))
 	}
 	return h.Sum(nil)[:cursorDigest]
+}
+
+// sealCursor writes a cursor. The last number is a sequence.
+func sealCursor(digest []byte, numbers ...uint64) string {
+	b := append([]byte{cursorVersion}, digest...)
+	for _, n := range numbers {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// openCursor reads as many numbers as sealCursor has written. The last one must be a sequence that a database can hold.
+func openCursor(cursor string, digest []byte, count int) ([]uint64, error) {
+	errUnknown := invalid("cursor", "want the next_cursor of an answer, unchanged")
+	const head = 1 + cursorDigest
+	size := head + 8*count
+	if len(cursor) != base64.RawURLEncoding.EncodedLen(size) {
+		return nil, errUnknown
+	}
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	// The decoder passes over line ends and spare bits; what was given has neither.
+	if err != nil || len(b) != size || b[0] != cursorVersion || base64.RawURLEncoding.EncodeToString(b) != cursor {
+		return nil, errUnknown
+	}
+	if string(b[1:head]) != string(digest) {
+		return nil, invalid("cursor", "belongs to a query with other filters: repeat those, or begin without a cursor")
+	}
+	numbers := make([]uint64, 0, count)
+	for b = b[head:]; len(b) > 0; b = b[8:] {
+		numbers = append(numbers, binary.BigEndian.Uint64(b))
+	}
+	if seq := numbers[count-1]; seq == 0 || seq > math.MaxInt64 {
+		return nil, errUnknown
+	}
+	return numbers, nil
 }
 
 func stamp(t time.Time) string {

@@ -54,7 +54,7 @@ func (m *metrics) applied(batch []artifact.Entry, took time.Duration) {
 	m.applySeconds.Observe(took.Seconds())
 	m.events.Add(float64(len(batch)))
 	for _, entry := range batch {
-		if entry.Event.Ref.IsZero() {
+		if entry.Event.Kind == "" {
 			m.unreadable.Inc()
 		}
 	}

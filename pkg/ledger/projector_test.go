@@ -107,7 +107,7 @@ func TestProjectorFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stream, view := ledgertest.NewStream(ledgertest.Epoch()), &ledgertest.Memory{}
 		stream.BatchSize = 2
-		stream.Append(received(1), received(2), signed(1), artifact.Event{})
+		stream.Append(received(1), received(2), signed(1), ledgertest.ProjectEvent(artifact.Drifted, "demo"), artifact.Event{})
 		metrics, stop := start(t, stream, view)
 		synctest.Wait()
 		wantRows(t, view, map[string]ledger.State{digest(1): ledger.Signed, digest(2): ledger.Pending})
@@ -116,8 +116,8 @@ func TestProjectorFollows(t *testing.T) {
 		synctest.Wait()
 		wantRows(t, view, map[string]ledger.State{digest(1): ledger.Signed, digest(2): ledger.Signed})
 		wantValues(t, metrics, map[string]float64{
-			"harborseal_ledger_position": 5, "harborseal_ledger_events_total": 5, "harborseal_ledger_unreadable_total": 1,
-			"harborseal_ledger_apply_seconds": 3, "harborseal_ledger_errors_total": 0, "harborseal_ledger_rebuilds_total": 1,
+			"harborseal_ledger_position": 6, "harborseal_ledger_events_total": 6, "harborseal_ledger_unreadable_total": 1,
+			"harborseal_ledger_apply_seconds": 4, "harborseal_ledger_errors_total": 0, "harborseal_ledger_rebuilds_total": 1,
 		})
 
 		// After a restart it goes on where it stopped.
@@ -127,7 +127,7 @@ func TestProjectorFollows(t *testing.T) {
 		synctest.Wait()
 		wantRows(t, view, map[string]ledger.State{digest(1): ledger.Signed, digest(2): ledger.Signed, digest(3): ledger.Pending})
 		wantValues(t, metrics, map[string]float64{
-			"harborseal_ledger_position": 6, "harborseal_ledger_events_total": 1, "harborseal_ledger_rebuilds_total": 0,
+			"harborseal_ledger_position": 7, "harborseal_ledger_events_total": 1, "harborseal_ledger_rebuilds_total": 0,
 		})
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 )
@@ -24,12 +25,17 @@ const minDigestPrefix = 7
 type Query struct {
 	// Project is a project's exact name.
 	Project string
+	// Projects restricts the answer to these projects, such as those that somebody may see; nil means all, and an empty list
+	// none.
+	Projects []string
 	// Repository is a repository's exact full name ("demo/team/app"). Where Project is set, it may also be the name below
 	// that project ("team/app"); a name that begins with the project and a slash is always the full one.
 	Repository string
 	// Digest is a digest, or the beginning of one with at least 7 hexadecimal digits; "sha256:" may be left out.
 	Digest string
 	State  State
+	// SignedOnlyBy is a key id: the digests that are signed, and by no other key than this one.
+	SignedOnlyBy string
 	// Since and Until bound FirstSeenAt, the time at which the ledger first heard of the digest: Since <= t < Until. That
 	// is the receipt of its first webhook or, where that was lost, the first thing that a signer recorded of it. They
 	// count in microseconds; the zero time is no bound.
@@ -61,11 +67,14 @@ func (e *InvalidQueryError) Error() string { return e.Field + ": " + e.Want }
 
 // Filter is a query as stores take it: checked, with everything filled in.
 type Filter struct {
-	Project    string
+	Project string
+	// Projects are sorted, each once; nil means all.
+	Projects   []string
 	Repository string // full name
 	// DigestFrom and DigestTo bound the digest: DigestFrom <= digest < DigestTo. A whole digest stands in DigestFrom alone.
 	DigestFrom, DigestTo string
 	State                State
+	SignedOnlyBy         string
 	Since, Until         time.Time
 	Limit                int
 	// After is the row after which the page begins; its Seq is 0 for the first page.
@@ -80,9 +89,18 @@ type Place struct {
 
 // Filter checks the query. The error is an [*InvalidQueryError].
 func (q Query) Filter() (Filter, error) {
-	f := Filter{Project: q.Project, State: q.State, Since: instant(q.Since), Until: instant(q.Until), Limit: q.Limit}
+	f := Filter{Project: q.Project, State: q.State, SignedOnlyBy: q.SignedOnlyBy, Since: instant(q.Since), Until: instant(q.Until)}
 	if q.Project != "" && artifact.ValidateProject(q.Project) != nil {
-		return Filter{}, invalid("project", "want the name of a Harbor project, such as demo")
+		return Filter{}, invalid("project", wantProject)
+	}
+	if q.Projects != nil {
+		if slices.ContainsFunc(q.Projects, func(name string) bool { return artifact.ValidateProject(name) != nil }) {
+			return Filter{}, invalid("projects", "want names of Harbor projects, such as demo")
+		}
+		f.Projects = slices.Compact(slices.Sorted(slices.Values(q.Projects)))
+		if f.Projects == nil {
+			f.Projects = []string{}
+		}
 	}
 	if q.Repository != "" {
 		f.Repository = q.Repository
@@ -103,14 +121,15 @@ func (q Query) Filter() (Filter, error) {
 	if q.State != "" && !slices.Contains(States(), q.State) {
 		return Filter{}, invalid("state", fmt.Sprintf("want one of %s", join(States())))
 	}
+	if clean(q.SignedOnlyBy, maxText) != q.SignedOnlyBy || strings.ContainsFunc(q.SignedOnlyBy, unicode.IsControl) {
+		return Filter{}, invalid("signed_only_by", "want the id of a key, as the rows show it in key_id")
+	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
 		return Filter{}, invalid("until", "want a time after since")
 	}
-	switch {
-	case q.Limit == 0:
-		f.Limit = DefaultLimit
-	case q.Limit < 0 || q.Limit > MaxLimit:
-		return Filter{}, invalid("limit", fmt.Sprintf("want a whole number from 1 to %d", MaxLimit))
+	var err error
+	if f.Limit, err = pageLimit(q.Limit); err != nil {
+		return Filter{}, err
 	}
 	if q.Cursor != "" {
 		after, err := f.decodeCursor(q.Cursor)
@@ -135,6 +154,21 @@ func digestRange(s string) (from, to string, err error) {
 	}
 	// g is the character after f, the last one that a digest can have.
 	return from, from + "g", nil
+}
+
+// wantProject says what a project's name is.
+const wantProject = "want the name of a Harbor project, such as demo"
+
+// pageLimit checks the most items of a page; 0 means the default.
+func pageLimit(limit int) (int, error) {
+	switch {
+	case limit == 0:
+		return DefaultLimit, nil
+	case limit < 0 || limit > MaxLimit:
+		return 0, invalid("limit", fmt.Sprintf("want a whole number from 1 to %d", MaxLimit))
+	default:
+		return limit, nil
+	}
 }
 
 func invalid(field, want string) error { return &InvalidQueryError{Field: field, Want: want} }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -29,12 +30,15 @@ func TestFilter(t *testing.T) {
 		{"whole digest without algorithm", ledger.Query{Digest: digest[7:]}, ledger.Filter{DigestFrom: digest, Limit: 100}},
 		{"digest prefix", ledger.Query{Digest: "abcdef0"}, ledger.Filter{DigestFrom: "sha256:abcdef0", DigestTo: "sha256:abcdef0g", Limit: 100}},
 		{"times in microseconds", ledger.Query{Since: at.Add(1999), Until: at.Add(time.Hour)}, ledger.Filter{Since: at.Add(1000), Until: at.Add(time.Hour), Limit: 100}},
+		{"some projects", ledger.Query{Projects: []string{"b", "a", "b"}}, ledger.Filter{Projects: []string{"a", "b"}, Limit: 100}},
+		{"no project", ledger.Query{Projects: []string{}}, ledger.Filter{Projects: []string{}, Limit: 100}},
+		{"signed only by a key", ledger.Query{SignedOnlyBy: "k"}, ledger.Filter{SignedOnlyBy: "k", Limit: 100}},
 		{"largest limit", ledger.Query{Limit: 1000}, ledger.Filter{Limit: 1000}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := tt.q.Filter()
-			if err != nil || got != tt.want {
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("Filter(%+v) = %+v, %v; want %+v", tt.q, got, err, tt.want)
 			}
 		})
@@ -54,6 +58,10 @@ func TestFilterRefuses(t *testing.T) {
 		field string
 	}{
 		{"project", ledger.Query{Project: "De mo"}, "project"},
+		{"one of the projects", ledger.Query{Projects: []string{"demo", "demo*"}}, "projects"},
+		{"key id of control characters", ledger.Query{SignedOnlyBy: "k\n"}, "signed_only_by"},
+		{"key id that is no text", ledger.Query{SignedOnlyBy: "\xff"}, "signed_only_by"},
+		{"long key id", ledger.Query{SignedOnlyBy: strings.Repeat("k", 513)}, "signed_only_by"},
 		{"glob", ledger.Query{Project: "demo*"}, "project"},
 		{"repository without project", ledger.Query{Repository: "app"}, "repository"},
 		{"repository of slashes", ledger.Query{Repository: "demo//app"}, "repository"},
@@ -70,6 +78,8 @@ func TestFilterRefuses(t *testing.T) {
 		{"long cursor", ledger.Query{Cursor: strings.Repeat("A", 1<<20)}, "cursor"},
 		{"cursor of another version", ledger.Query{State: ledger.Signed, Cursor: "Ag" + cursor[2:]}, "cursor"},
 		{"cursor of other filters", ledger.Query{Cursor: cursor}, "cursor"},
+		{"cursor of another key", ledger.Query{State: ledger.Signed, SignedOnlyBy: "k", Cursor: cursor}, "cursor"},
+		{"cursor of events", ledger.Query{Cursor: ledger.EventFilter{}.Cursor(1)}, "cursor"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // State is where a digest stands.
@@ -20,10 +21,15 @@ const (
 	Dead    State = "dead"    // given up; waits in the dead letters
 	Skipped State = "skipped" // not to be signed
 	Gone    State = "gone"    // no longer in Harbor
+
+	Unsigned State = "unsigned" // to be signed, and nobody has been asked to: the policy only observes, or its signature was removed
+	Blocked  State = "blocked"  // an admin has forbidden to sign it
 )
 
 // States gives all states, in the order in which help texts name them.
-func States() []State { return []State{Pending, Signed, Failed, Dead, Skipped, Gone} }
+func States() []State {
+	return []State{Pending, Signed, Failed, Dead, Skipped, Gone, Unsigned, Blocked}
+}
 
 // Limits of text in a record, in bytes. They keep a page small and fit into an index of every database.
 const (
@@ -31,6 +37,9 @@ const (
 	maxDetail = 2048
 	// maxSignatures bounds the evidence of one event: there is one for each format.
 	maxSignatures = 16
+	// maxAccessories bounds what was listed beside a manifest. An event that names more counts as one that names none: half
+	// of a list would pass for the whole of it.
+	maxAccessories = 256
 )
 
 // Record is all that the events applied so far say of one digest. Each part keeps the lowest or the highest sequence that
@@ -73,8 +82,14 @@ type Record struct {
 	Signatures    []artifact.Evidence
 	Note          string
 
-	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq the highest as of which a failed attempt found that no
-	// signature counts.
+	// The last signed event once more, for the same reason: what was listed as a signature when those were verified, and by
+	// which set of keys. Both are empty if the event does not say.
+	AccessoriesSeq uint64
+	Accessories    []string
+	KeySet         string
+
+	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq the highest as of which no signature counts: a failed
+	// attempt found none, one was removed, or signing is observed only, or forbidden.
 	GoneSeq     uint64
 	UnsignedSeq uint64
 
@@ -119,12 +134,12 @@ func (s Seen) Merge(other Seen) Seen {
 }
 
 // Projects says whether an entry changes a row. Others only move the position: those without an event, and those of a
-// kind that these rules do not know.
+// kind that these rules do not know. What is about a project changes no row either: [ProjectEventOf] reads it.
 func Projects(entry artifact.Entry) bool {
 	if entry.Event.Kind == artifact.Signed {
 		return true
 	}
-	_, known := stateOf(entry.Event.Kind)
+	_, known := stateOf(entry.Event)
 	return known
 }
 
@@ -163,7 +178,15 @@ func (r *Record) Apply(entry artifact.Entry) {
 		}
 	default:
 	}
-	if state, _ := stateOf(e.Kind); higher(&r.OtherSeq, seq) {
+	state, _ := stateOf(e)
+	switch state {
+	case Unsigned:
+		higher(&r.UnsignedSeq, asOf(seq, e))
+	case Blocked:
+		higher(&r.UnsignedSeq, seq) // forbidden from now on, whatever was seen when
+	default:
+	}
+	if higher(&r.OtherSeq, seq) {
 		r.Other, r.Reason, r.Detail = state, clean(e.Reason, maxText), clean(e.Detail, maxDetail)
 	}
 }
@@ -181,6 +204,21 @@ func (r *Record) applySigned(seq uint64, at time.Time, e artifact.Event) {
 	if higher(&r.SignaturesSeq, seq) {
 		r.Signatures, r.Note = evidence(e), clean(e.Detail, maxDetail)
 	}
+	if higher(&r.AccessoriesSeq, seq) {
+		r.Accessories, r.KeySet = listed(e)
+	}
+}
+
+// listed gives what a signed event says about everything that was listed, and nothing if that cannot be kept as it is: a
+// sweep then looks again.
+func listed(e artifact.Event) (accessories []string, keySet string) {
+	if e.KeySet == "" || len(e.KeySet) > maxText || len(e.Accessories) > maxAccessories {
+		return nil, ""
+	}
+	for _, digest := range e.Accessories {
+		accessories = append(accessories, clean(digest, maxText))
+	}
+	return accessories, clean(e.KeySet, maxText)
 }
 
 // evidence gives the signatures of a signed event. Events of older programs name one, in fields of their own.
@@ -211,7 +249,7 @@ func (r *Record) applyReceived(seq uint64, at time.Time, e artifact.Event) {
 }
 
 // State is where the digest stands: signed if its last signature is newer than its last disappearance and than the last
-// attempt that found none, otherwise what the last event without a signature says. An attempt that failed before it could
+// event by which none counts, otherwise what the last event without a signature says. An attempt that failed before it could
 // look does not undo a signature that was checked.
 func (r *Record) State() State {
 	if r.VerifiedSeq > max(r.GoneSeq, r.UnsignedSeq) {
@@ -220,12 +258,37 @@ func (r *Record) State() State {
 	return r.Other
 }
 
-func stateOf(kind artifact.Kind) (State, bool) {
-	switch kind {
+// SoleKey is the key that made all signatures of a digest that is signed; empty if there are several, or none is known.
+func (r *Record) SoleKey() string {
+	if r.State() != Signed || len(r.Signatures) == 0 {
+		return ""
+	}
+	key := r.Signatures[0].KeyID
+	for _, s := range r.Signatures[1:] {
+		if s.KeyID != key {
+			return ""
+		}
+	}
+	return key
+}
+
+func stateOf(e artifact.Event) (State, bool) {
+	switch e.Kind {
 	case artifact.Received, artifact.Queued:
 		return Pending, true
+	case artifact.Removed:
+		return Unsigned, true
+	case artifact.Blocked:
+		return Blocked, true
 	case artifact.Skipped:
-		return Skipped, true
+		switch policy.Reason(e.Reason) {
+		case policy.Observed:
+			return Unsigned, true
+		case policy.Blocked:
+			return Blocked, true
+		default:
+			return Skipped, true
+		}
 	case artifact.Vanished:
 		return Gone, true
 	case artifact.Failed:
@@ -237,8 +300,8 @@ func stateOf(kind artifact.Kind) (State, bool) {
 	}
 }
 
-// asOf is the sequence up to which an event that found no signature undoes those that were signed. An attempt may be recorded
-// as failed after another one has signed: what was signed since it looked stays.
+// asOf is the sequence up to which an event that found no signature undoes those that were signed. It may be recorded after
+// somebody else has signed: what was signed since it looked stays.
 func asOf(seq uint64, e artifact.Event) uint64 {
 	if e.AsOf == 0 {
 		return seq

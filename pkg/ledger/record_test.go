@@ -11,6 +11,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 func TestState(t *testing.T) {
@@ -22,7 +23,11 @@ func TestState(t *testing.T) {
 		failed   = artifact.Failed
 		dead     = artifact.Dead
 		// An attempt that looked for a signature and found none.
-		none         = ", no signature"
+		none    = ", no signature"
+		because = ", because "
+		// Skipped for a reason that is a state.
+		observed     = skipped + because + artifact.Kind(policy.Observed)
+		barred       = skipped + because + artifact.Kind(policy.Blocked)
 		failedLooked = failed + none
 		deadLooked   = dead + none
 	)
@@ -54,6 +59,21 @@ func TestState(t *testing.T) {
 		{"deleted and pushed again", []artifact.Kind{received, signed, gone, received}, ledger.Pending},
 		{"deleted and signed again", []artifact.Kind{received, signed, gone, received, signed}, ledger.Signed},
 		{"deleted and failed again", []artifact.Kind{signed, gone, received, failed}, ledger.Failed},
+		{"signature removed", []artifact.Kind{received, signed, artifact.Removed}, ledger.Unsigned},
+		{"removed and made again", []artifact.Kind{signed, artifact.Removed, signed}, ledger.Signed},
+		{"removed, then asked for again", []artifact.Kind{signed, artifact.Removed, artifact.Queued}, ledger.Pending},
+		{"removed, then deleted", []artifact.Kind{signed, artifact.Removed, gone}, ledger.Gone},
+		{"blocked", []artifact.Kind{received, artifact.Blocked}, ledger.Blocked},
+		{"blocked although signed", []artifact.Kind{received, signed, artifact.Blocked}, ledger.Blocked},
+		{"blocked, then pushed again", []artifact.Kind{signed, artifact.Blocked, received}, ledger.Pending},
+		{"blocked, then signed", []artifact.Kind{signed, artifact.Blocked, signed}, ledger.Signed},
+		{"observed", []artifact.Kind{received, observed}, ledger.Unsigned},
+		{"observed although signed before", []artifact.Kind{signed, observed}, ledger.Unsigned},
+		{"observed, then signed", []artifact.Kind{observed, signed}, ledger.Signed},
+		{"skipped because it is blocked", []artifact.Kind{signed, barred}, ledger.Blocked},
+		{"unblocked, then skipped for another reason", []artifact.Kind{signed, barred, skipped}, ledger.Skipped},
+		{"skipped for another reason", []artifact.Kind{signed, skipped}, ledger.Signed},
+		{"of a project", []artifact.Kind{artifact.Swept, artifact.Paused}, ""},
 		{"of the future alone", []artifact.Kind{"of_the_future"}, ""},
 	}
 	for _, tt := range tests {
@@ -61,8 +81,9 @@ func TestState(t *testing.T) {
 			r := ledger.Record{Ref: ledgertest.Ref("demo/app", 1)}
 			for i, kind := range tt.kinds {
 				plain, lacking := strings.CutSuffix(string(kind), none)
+				plain, reason, _ := strings.Cut(plain, because)
 				e := ledgertest.Event(artifact.Kind(plain), r.Ref)
-				e.Unsigned = lacking
+				e.Unsigned, e.Reason = lacking, reason
 				r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: e})
 			}
 			if got := r.State(); got != tt.want {
@@ -77,6 +98,10 @@ func TestState(t *testing.T) {
 func TestAsOf(t *testing.T) {
 	none := func(kind artifact.Kind, asOf uint64) artifact.Event {
 		return artifact.Event{Kind: kind, Unsigned: true, AsOf: asOf}
+	}
+	removed := func(asOf uint64) artifact.Event { return artifact.Event{Kind: artifact.Removed, AsOf: asOf} }
+	skip := func(reason policy.Reason, asOf uint64) artifact.Event {
+		return artifact.Event{Kind: artifact.Skipped, Reason: string(reason), AsOf: asOf}
 	}
 	signed, received := artifact.Event{Kind: artifact.Signed}, artifact.Event{Kind: artifact.Received}
 	tests := []struct {
@@ -94,6 +119,14 @@ func TestAsOf(t *testing.T) {
 		{"the highest look counts", []artifact.Event{received, signed, none(artifact.Failed, 2), none(artifact.Failed, 1)}, ledger.Failed},
 		{"signed again", []artifact.Event{signed, none(artifact.Failed, 1), signed}, ledger.Signed},
 		{"says nothing about signatures", []artifact.Event{signed, {Kind: artifact.Failed, AsOf: 1}}, ledger.Signed},
+		{"removed before it was signed again", []artifact.Event{signed, signed, removed(1)}, ledger.Signed},
+		{"removed after all", []artifact.Event{signed, signed, removed(2)}, ledger.Unsigned},
+		{"removed, by a program that does not say when", []artifact.Event{signed, signed, removed(0)}, ledger.Unsigned},
+		{"removed, claims to have seen the future", []artifact.Event{removed(9), signed}, ledger.Signed},
+		{"observed before it was signed", []artifact.Event{received, signed, skip(policy.Observed, 1)}, ledger.Signed},
+		{"observed after it was signed", []artifact.Event{received, signed, skip(policy.Observed, 2)}, ledger.Unsigned},
+		{"blocked, whenever it was looked at", []artifact.Event{received, signed, skip(policy.Blocked, 1)}, ledger.Blocked},
+		{"blocked by an event, whenever it was looked at", []artifact.Event{received, signed, {Kind: artifact.Blocked, AsOf: 1}}, ledger.Blocked},
 		{"gone, whatever was looked for", []artifact.Event{signed, {Kind: artifact.Vanished}, none(artifact.Failed, 1)}, ledger.Failed},
 	}
 	for _, tt := range tests {
@@ -118,24 +151,37 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 		want := map[artifact.Ref]ledger.State{}
 		signedAt := map[artifact.Ref]uint64{}
 		for _, entry := range history {
-			ref := entry.Event.Ref
+			ref, reason := entry.Event.Ref, policy.Reason(entry.Event.Reason)
 			if entry.Event.Kind == artifact.Vanished {
 				want[ref] = ledger.Gone
+				continue
+			}
+			skipped := entry.Event.Kind == artifact.Skipped
+			if entry.Event.Kind == artifact.Blocked || skipped && reason == policy.Blocked {
+				want[ref] = ledger.Blocked
 				continue
 			}
 			if entry.Event.Kind == artifact.Signed {
 				signedAt[ref] = entry.Seq
 			}
 			looked := entry.Event.AsOf == 0 || entry.Event.AsOf >= signedAt[ref] // after the last signature
-			if want[ref] == ledger.Signed && (!entry.Event.Unsigned || !looked) {
+			lacks := entry.Event.Unsigned || entry.Event.Kind == artifact.Removed || skipped && reason == policy.Observed
+			if want[ref] == ledger.Signed && (!lacks || !looked) {
 				continue
 			}
 			switch entry.Event.Kind {
+			case artifact.Removed:
+				want[ref] = ledger.Unsigned
 			case artifact.Received, artifact.Queued:
 				want[ref] = ledger.Pending
 			case artifact.Signed:
 				want[ref] = ledger.Signed
-			case artifact.Skipped, artifact.Failed, artifact.Dead:
+			case artifact.Skipped:
+				want[ref] = ledger.Skipped
+				if reason == policy.Observed {
+					want[ref] = ledger.Unsigned
+				}
+			case artifact.Failed, artifact.Dead:
 				want[ref] = ledger.State(entry.Event.Kind)
 			default:
 			}

@@ -2,18 +2,13 @@
 //
 // It reads nothing and remembers nothing: the caller brings the policy of the project as it is now and what it knows of
 // the manifest. The same input gives the same decision, so the receiver's guess and the signer's decision differ only if
-// the policy or the manifest did.
+// the policy or the manifest did. Package policy/book keeps the policies of all projects as they are now.
 package policy
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 )
@@ -23,44 +18,108 @@ type Reason string
 
 // The reasons. They are part of the ledger's vocabulary: a reason is added, never renamed.
 const (
-	NotEnabled  Reason = "project_not_enabled"
-	IsAccessory Reason = "accessory"
-	NotAPush    Reason = "not_a_push"    // an event of another type
-	OwnPush     Reason = "own_signature" // the event of a signature that this service attached
+	NotEnabled    Reason = "project_not_enabled"
+	Suspended     Reason = "project_suspended" // another project stands under the name for which signing was enabled
+	IsAccessory   Reason = "accessory"
+	NotAPush      Reason = "not_a_push"    // an event of another type
+	OwnPush       Reason = "own_signature" // the event of a signature that this service attached
+	Blocked       Reason = "blocked"
+	Exempt        Reason = "exempt"
+	OutOfScope    Reason = "repository_out_of_scope"
+	TagOutOfScope Reason = "tag_out_of_scope" // no tag is included
+	TagExcluded   Reason = "tag_excluded"     // one of the tags is excluded
+	NoTag         Reason = "untagged"
+	NotBackfilled Reason = "not_backfilled" // pushed before the time from which on images are signed
+	Observed      Reason = "observed"       // it would be signed if the mode were not observe
 )
 
-// Policy is what one project asks for.
+// Manager is who may change a policy.
+type Manager string
+
+// The managers.
+const (
+	ByAPI    Manager = "api"
+	ByConfig Manager = "config" // the receiver's configuration file: the API only reads it
+)
+
+// Policy is what one project asks for, now.
 type Policy struct {
-	// Enabled says whether manifests of the project are signed.
-	Enabled bool
-	// Revision names the version of the policies that this one was read from; every event carries it.
+	Project string
+	// Mode is ModeOff if it is empty.
+	Mode Mode
+	// Manager is empty for a project that nobody enabled.
+	Manager Manager
+	// Revision names the version of the policy that this one was read from; every event carries it.
 	Revision string
-	// Terms are how they are signed.
+	// Terms are how manifests are signed.
 	Terms Terms
+	// Repositories, Tags, Untagged, Exemptions and Blocks say which. They must not be changed.
+	Repositories Globs
+	Tags         Globs
+	Untagged     Untagged
+	Exemptions   []Exemption
+	Blocks       []Block
+	// From is the push time from which on manifests are signed that nobody pushed just now; zero for all.
+	From    time.Time
+	Restore Restore
+	Rate    Rate
+	// MaxInFlight is how many digests of the project one signer works on at once; 0 for the signer's own limit.
+	MaxInFlight int
+	// ProjectID is Harbor's id of the project for which signing was enabled; 0 if the policy goes by the name alone.
+	ProjectID int64
+	// SuspendedFor is the id of another project that was found under the name.
+	SuspendedFor int64
+	// Pause is set while signing is paused. Requests wait then.
+	Pause *Pause
+	// ResumedAt is when signing was resumed last: requests have waited until then without a fault.
+	ResumedAt time.Time
 }
 
-// Subject is what the signer knows of a manifest after it has read it.
+// Enabled says whether anything is done for the project, be it observing.
+func (p Policy) Enabled() bool { return p.Mode == ModeSign || p.Mode == ModeObserve }
+
+// NeedsTags says whether the tags of a manifest matter.
+func (p Policy) NeedsTags() bool { return !p.Tags.isZero() || p.Untagged == UntaggedExclude }
+
+// Subject is what is known of a manifest.
 type Subject struct {
 	Ref artifact.Ref
 	// Accessory says that the manifest belongs to another one: a signature, an attestation, an SBOM.
 	Accessory bool
+	// Tags are those that the manifest has now. They matter if the policy says so.
+	Tags []string
+	// Child says that an index names the manifest that is in scope itself: its own tags do not matter then.
+	Child bool
+	// Signed says that the manifest was signed before: it stays in scope when its tags move.
+	Signed bool
+	// PushedAt is when Harbor got the manifest, for one that nobody pushed just now; zero for one that was.
+	PushedAt time.Time
+	// Now is when it is decided.
+	Now time.Time
 }
 
 // Decision is the answer for one manifest.
 type Decision struct {
 	Sign   bool
 	Reason Reason // why not; empty if Sign
+	// Detail is for people, where there is more to say: who exempted it, and why.
+	Detail string
 }
 
-// Admit decides for a project, before anything is known of the manifest.
+// Admit decides for a project, before anything is known of the manifest. It is what a policy in the mode observe says as
+// well: only Decide tells what would be signed.
 func Admit(p Policy) Decision {
-	if !p.Enabled {
+	switch {
+	case !p.Enabled():
 		return Decision{Reason: NotEnabled}
+	case p.SuspendedFor != 0:
+		return Decision{Reason: Suspended, Detail: "another project stands under this name now: enable signing for it anew if that is meant"}
+	default:
+		return Decision{Sign: true}
 	}
-	return Decision{Sign: true}
 }
 
-// Decide decides for a manifest.
+// Decide decides for a manifest. What keeps it from being signed for good comes first.
 func Decide(p Policy, s Subject) Decision {
 	if d := Admit(p); !d.Sign {
 		return d
@@ -68,90 +127,58 @@ func Decide(p Policy, s Subject) Decision {
 	if s.Accessory {
 		return Decision{Reason: IsAccessory}
 	}
+	if d := p.barred(s); d.Reason != "" {
+		return d
+	}
+	if reason := p.outOfScope(s); reason != "" {
+		return Decision{Reason: reason}
+	}
+	if !s.Signed && !s.PushedAt.IsZero() && s.PushedAt.Before(p.From) {
+		return Decision{Reason: NotBackfilled, Detail: "pushed before " + p.From.Format(time.RFC3339) + ", from when on the policy signs: enable the project with another backfill"}
+	}
+	if p.Mode == ModeObserve {
+		return Decision{Reason: Observed}
+	}
 	return Decision{Sign: true}
 }
 
-// Set holds the policies of all projects, by name and by glob. It is immutable and safe for concurrent use.
-type Set struct {
-	cfg      SetConfig
-	revision string
-}
-
-// SetConfig is what a Set is made of.
-type SetConfig struct {
-	// Projects are the names and globs, in the syntax of path.Match, of the projects that are enabled.
-	Projects []string
-	// Default are the terms of projects that no rule names, and what rules leave open.
-	Default Terms
-	// Rules: the first one that names a project is its rule. A rule enables nothing.
-	Rules []Rule
-}
-
-// NewSet validates the configuration and reports all that is wrong at once.
-func NewSet(cfg SetConfig) (*Set, error) {
-	errs := []error{checkPatterns("projects", cfg.Projects)}
-	cfg.Default = cfg.Default.or(Terms{Format: FormatAuto}).clone()
-	errs = append(errs, cfg.Default.Format.Validate())
-	rules := make([]Rule, len(cfg.Rules))
-	for i, rule := range cfg.Rules {
-		errs = append(errs, checkPatterns(fmt.Sprintf("rules[%d].projects", i), rule.Projects))
-		rules[i] = Rule{Projects: rule.Projects, Terms: rule.Terms.or(cfg.Default).clone()}
-		if err := rules[i].Terms.Format.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("rules[%d]: %w", i, err))
+// barred looks at blocks and exemptions.
+func (p Policy) barred(s Subject) Decision {
+	for _, b := range p.Blocks {
+		if b.Digest == s.Ref.Digest() {
+			return Decision{Reason: Blocked, Detail: "blocked by " + b.By + ": " + b.Reason}
 		}
 	}
-	cfg.Rules = rules
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	canonical, err := json.Marshal(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("computing the revision: %w", err)
-	}
-	sum := sha256.Sum256(canonical)
-	return &Set{cfg: cfg, revision: hex.EncodeToString(sum[:6])}, nil
-}
-
-// Lookup gives the policy of a project. A project that nothing names has a policy that is not enabled.
-func (s *Set) Lookup(project string) Policy {
-	p := Policy{Revision: s.revision, Terms: s.cfg.Default}
-	for _, pattern := range s.cfg.Projects {
-		if match(pattern, project) {
-			p.Enabled = true
-			break
+	name := below(s.Ref)
+	for _, e := range p.Exemptions {
+		if s.Now.Before(e.Expires) && e.names(name, s.Ref.Digest()) {
+			return Decision{Reason: Exempt, Detail: "exempted by " + e.Approver + " until " + e.Expires.UTC().Format(time.RFC3339) + ": " + e.Reason}
 		}
 	}
-	for _, rule := range s.cfg.Rules {
-		if rule.names(project) {
-			p.Terms = rule.Terms
-			break
-		}
+	return Decision{}
+}
+
+// outOfScope gives the reason for which a manifest is not in scope; empty if it is.
+func (p Policy) outOfScope(s Subject) Reason {
+	switch {
+	case !p.Repositories.Matches(below(s.Ref)):
+		return OutOfScope
+	case s.Signed, s.Child, !p.NeedsTags():
+		return ""
+	case len(s.Tags) == 0 && p.Untagged == UntaggedExclude:
+		return NoTag
+	case len(s.Tags) == 0:
+		return ""
+	case slices.ContainsFunc(s.Tags, p.Tags.Excludes):
+		return TagExcluded
+	case !slices.ContainsFunc(s.Tags, p.Tags.Matches):
+		return TagOutOfScope
+	default:
+		return ""
 	}
-	return p
 }
 
-// Terms gives all terms that a project may have: the default ones, then those of the rules.
-func (s *Set) Terms() []Terms {
-	all := []Terms{s.cfg.Default}
-	for _, rule := range s.cfg.Rules {
-		all = append(all, rule.Terms)
-	}
-	return all
-}
-
-// Patterns gives the names and globs of the projects that are enabled. It must not be changed.
-func (s *Set) Patterns() []string { return s.cfg.Projects }
-
-// IsGlob says whether a pattern can match more than one project.
-func IsGlob(pattern string) bool { return strings.ContainsAny(pattern, `*?[\\`) }
-
-// match never sees a malformed pattern: NewSet refuses them.
-func match(pattern, name string) bool {
-	matched, err := path.Match(pattern, name)
-	return err == nil && matched
-}
-
-// Policy is Lookup in the form that use cases ask for: theirs may come from elsewhere, wait and fail.
-func (s *Set) Policy(_ context.Context, project string) (Policy, error) {
-	return s.Lookup(project), nil
+// below gives the repository's name without the project.
+func below(ref artifact.Ref) string {
+	return strings.TrimPrefix(ref.Repository(), ref.Project()+"/")
 }

@@ -3,8 +3,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"path"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 )
@@ -60,10 +58,12 @@ type Terms struct {
 	Key string
 	// Annotations stand in the payload of each new signature. They must not be changed.
 	Annotations map[string]string
+	// ActiveKeyOnly asks for a signature of the key that signs, beside those of retired keys that are valid.
+	ActiveKeyOnly bool
 }
 
-// or gives t with what it leaves open taken from the fallback. Annotations are taken as a whole.
-func (t Terms) or(fallback Terms) Terms {
+// Or gives t with what it leaves open taken from the fallback. Annotations are taken as a whole.
+func (t Terms) Or(fallback Terms) Terms {
 	if t.Format == "" {
 		t.Format = fallback.Format
 	}
@@ -74,38 +74,4 @@ func (t Terms) or(fallback Terms) Terms {
 		t.Annotations = fallback.Annotations
 	}
 	return t
-}
-
-func (t Terms) clone() Terms {
-	t.Annotations = maps.Clone(t.Annotations)
-	return t
-}
-
-// Rule gives terms to the projects that one of its patterns names.
-type Rule struct {
-	Projects []string
-	Terms    Terms
-}
-
-func (r Rule) names(project string) bool {
-	for _, pattern := range r.Projects {
-		if match(pattern, project) {
-			return true
-		}
-	}
-	return false
-}
-
-func checkPatterns(name string, patterns []string) error {
-	var errs []error
-	for i, p := range patterns {
-		err := artifact.ValidateProject(p)
-		if IsGlob(p) {
-			_, err = path.Match(p, "")
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s[%d] %.64q: want a Harbor project's name, or a glob: %w", name, i, p, err))
-		}
-	}
-	return errors.Join(errs...)
 }

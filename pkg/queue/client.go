@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/egress"
@@ -41,6 +42,8 @@ type Client struct {
 
 	writes  writeState
 	handles handles
+	id      string // of this client among the members of its groups
+	rosters rosters
 
 	mu          sync.Mutex
 	reconnected chan struct{} // guarded by mu; closed and replaced at each reconnect
@@ -65,6 +68,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		metrics:     m,
 		closed:      make(chan struct{}),
 		reconnected: make(chan struct{}),
+		id:          nuid.Next(),
 	}
 	opts, err := c.options()
 	if err != nil {
@@ -233,8 +237,8 @@ func (c *Client) onError(_ *nats.Conn, subscription *nats.Subscription, err erro
 	event.Msg("nats reports an error")
 }
 
-// Close sends what is still to be sent, at most for some seconds, and closes the connection. [Client.Consume],
-// [Client.ConsumeTicks] and [Client.Events] must have returned before.
+// Close sends what is still to be sent, at most for some seconds, and closes the connection. What runs until its context
+// ends, such as [Client.Consume], must have returned before.
 func (c *Client) Close() {
 	if err := c.nats.Drain(); err != nil {
 		c.nats.Close() // Not connected, or closed already: there is nothing to drain.

@@ -3,10 +3,13 @@ package queue_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/queue/queuetest"
 )
@@ -85,8 +89,8 @@ func startCluster(t *testing.T) (nodes map[string]*node, urls []string) {
 	return nodes, urls
 }
 
-// leaderOf names the node that leads the stream of requests.
-func leaderOf(t *testing.T, urls []string) string {
+// leaderOf names the node that leads a stream.
+func leaderOf(t *testing.T, urls []string, stream string) string {
 	t.Helper()
 	connection, err := nats.Connect(strings.Join(urls, ","))
 	if err != nil {
@@ -97,7 +101,7 @@ func leaderOf(t *testing.T, urls []string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handle, err := js.Stream(t.Context(), "SIGN")
+	handle, err := js.Stream(t.Context(), stream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +125,7 @@ func TestLeaderAway(t *testing.T) {
 		return err
 	})
 
-	away := []*node{nodes[leaderOf(t, urls)]}
+	away := []*node{nodes[leaderOf(t, urls, "SIGN")]}
 	for _, n := range nodes {
 		if n != away[0] {
 			away = append(away, n)
@@ -179,4 +183,69 @@ func TestKeepAgreesOnACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	agree(t, clients, 50, func(int) {})
+}
+
+// The leader of the bucket of policies goes and comes back while they change: of two changes of one revision one counts, and
+// watchers end with what does.
+func TestPoliciesOnACluster(t *testing.T) {
+	t.Parallel()
+	nodes, urls := startCluster(t)
+	var clients []*queue.Client
+	for range 3 {
+		clients = append(clients, queuetest.Connect(t, queue.Config{URLs: urls, Replicas: 3}))
+	}
+	setup, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := clients[0].Setup(setup); err != nil {
+		t.Fatal(err)
+	}
+	watchers := []*watcher{watchPolicies(t, clients[0]), watchPolicies(t, clients[1])}
+	var total atomic.Int32
+	for round := range 9 {
+		switch round {
+		case 3:
+			nodes[leaderOf(t, urls, "KV_POLICIES")].stop()
+		case 6:
+			for _, n := range nodes {
+				n.stop() // Only one of them is away already.
+				n.start(t)
+			}
+		}
+		var revision uint64
+		insist(t, func(ctx context.Context) error {
+			entry, err := clients[2].GetPolicy(ctx, book.Policy, "demo")
+			revision = entry.Revision
+			return err
+		})
+		var wins atomic.Int32
+		var programs sync.WaitGroup
+		for i, client := range clients {
+			programs.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := client.PutPolicy(ctx, book.Policy, "demo", fmt.Appendf(nil, "round %d of %d", round, i), revision)
+				if err == nil {
+					wins.Add(1)
+					total.Add(1)
+				} else if !fault.Is(err, fault.Transient) {
+					t.Errorf("round %d: PutPolicy = %v", round, err)
+				}
+			})
+		}
+		programs.Wait()
+		if wins.Load() > 1 {
+			t.Errorf("round %d: %d changes of revision %d succeeded, want one at most", round, wins.Load(), revision)
+		}
+	}
+	if total.Load() < 3 {
+		t.Errorf("%d changes succeeded in all, want at least those of the rounds before a node went away", total.Load())
+	}
+	// What was not confirmed may still come: the question is asked again each time.
+	eventually(t, "both watchers know what counts", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		entry, err := clients[2].GetPolicy(ctx, book.Policy, "demo")
+		want := map[string]string{"policy/demo": string(entry.Value)}
+		return err == nil && maps.Equal(watchers[0].values(), want) && maps.Equal(watchers[1].values(), want)
+	})
 }

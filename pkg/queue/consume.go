@@ -16,6 +16,10 @@ import (
 const (
 	defaultSlots = 32
 	defaultDrain = 30 * time.Second
+	// maxParkedOfOne and maxParked bound how many requests of projects at their caps are put aside, of one partition and of
+	// all: they take some kilobytes each. Beyond it the rest of the partition waits with them.
+	maxParkedOfOne = 1024
+	maxParked      = 4096
 	// bugDelay is when a request is tried again whose handler had a bug.
 	bugDelay = 30 * time.Second
 )
@@ -27,12 +31,18 @@ type ConsumeConfig struct {
 	// Handle works on one request and decides it by a method of the delivery; a request that it leaves undecided is tried
 	// again later. It is called concurrently. Its ctx ends only when draining takes too long.
 	Handle func(ctx context.Context, d *Delivery)
+	// Cap is how many requests of a project, of both lanes together, may be worked on at once by this program; 0 is no bound
+	// of their own. It is asked for each request anew, under a lock: it must answer at once and call nothing of this package.
+	// Nil bounds none.
+	Cap func(project string) int
 	// Drain is how long handlers may go on after ctx has ended. 0 is 30 seconds.
 	Drain time.Duration
 }
 
 // Consume hands out the requests of this harbor until ctx ends, whatever happens to the connection or the server. Live
-// requests are served first, bulk gets at least a fifth of the slots that become free while both wait.
+// requests are served first, bulk gets at least a fifth of the slots that become free while both wait. A request whose
+// project is at its cap holds no slot and lets those behind it pass, up to 1024 such requests in each partition and 4096 in
+// all.
 //
 // When ctx ends it stops pulling and gives back at once what waits for a slot; handlers go on, at most for the drain
 // time, then their ctx is cancelled and what they leave undecided is given back. Consume returns when the last handler
@@ -51,7 +61,9 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig) error {
 
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	p := &pool{client: c, cfg: cfg, slots: newSlots(cfg.Slots)}
+	p := &pool{
+		client: c, cfg: cfg, slots: newSlots(cfg.Slots, cfg.Cap), stopped: make(chan struct{}), parking: make(chan struct{}, maxParked),
+	}
 	var pumps sync.WaitGroup
 	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
 		for part := range Partitions {
@@ -62,6 +74,7 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig) error {
 	timer := time.AfterFunc(cfg.Drain, cancel)
 	defer timer.Stop()
 	pumps.Wait()
+	close(p.stopped)
 	p.handlers.Wait()
 	return nil
 }
@@ -72,14 +85,17 @@ type pool struct {
 	cfg      ConsumeConfig
 	slots    *slots
 	handlers sync.WaitGroup
+	stopped  chan struct{} // closed when nothing is pulled any more
+	parking  chan struct{} // holds one for each request that is parked
 }
 
 // run pulls one partition until ctx ends. work is the context of the handlers.
 func (p *pool) run(ctx, work context.Context, lane artifact.Lane, part int) {
 	name := signConsumer(p.client.cfg.Harbor, lane, part)
 	open := func(ctx context.Context) (jetstream.Consumer, error) { return p.open(ctx, name, lane, part) }
+	parking := make(chan struct{}, maxParkedOfOne)
 	p.client.keepPulling(ctx, name, open, func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
-		p.take(pulling, work, lane, consumer, msg)
+		p.take(pulling, work, lane, parking, consumer, msg)
 	})
 }
 
@@ -101,9 +117,12 @@ func (p *pool) open(ctx context.Context, name string, lane artifact.Lane, part i
 	return p.client.js.CreateOrUpdateConsumer(ctx, streamSign, want)
 }
 
-// take waits for a slot and starts a handler, or gives the request back when pulling ends before. The server is told that
-// the request is worked on from here on.
-func (p *pool) take(pulling, work context.Context, lane artifact.Lane, consumer jetstream.Consumer, msg jetstream.Msg) {
+// take waits for a slot and starts a handler, or gives the request back when pulling ends before. A request whose project
+// is at its cap is parked, so that those behind it are not held up. The server is told that the request is worked on from
+// here on.
+func (p *pool) take(
+	pulling, work context.Context, lane artifact.Lane, parking chan struct{}, consumer jetstream.Consumer, msg jetstream.Msg,
+) {
 	d, err := p.client.newDelivery(msg, lane, consumer.CachedInfo().Config.AckWait)
 	if err != nil {
 		p.client.log.Error().Err(err).Str("subject", msg.Subject()).Msg("message of the queue has no metadata")
@@ -124,17 +143,72 @@ func (p *pool) take(pulling, work context.Context, lane artifact.Lane, consumer 
 	}
 	waiting := p.client.metrics.waiting.WithLabelValues(string(lane))
 	waiting.Inc()
-	release, err := p.slots.acquire(pulling, lane)
+	c := p.slots.enter(lane, d.request.Ref.Project())
+	select {
+	case <-c.granted:
+	case <-pulling.Done():
+	case <-c.passed:
+		if p.park(work, d, c, parking) {
+			return
+		}
+	}
+	granted := p.await(pulling.Done(), c)
 	waiting.Dec()
-	if err != nil {
+	if !granted {
 		d.giveBack(work, 0)
 		d.end()
 		return
 	}
 	p.handlers.Go(func() {
-		defer release()
+		defer p.slots.release(c)
 		p.handle(work, d)
 	})
+}
+
+// await waits for the slot of a claim, and gives the claim up if done comes first.
+func (p *pool) await(done <-chan struct{}, c *claim) (granted bool) {
+	select {
+	case <-c.granted:
+		return true
+	case <-done:
+		p.slots.leave(c)
+		return false
+	}
+}
+
+// park lets a request wait for its slot aside, if there is room.
+func (p *pool) park(work context.Context, d *Delivery, c *claim, parking chan struct{}) bool {
+	if !tryEnter(p.parking) {
+		return false
+	}
+	if !tryEnter(parking) {
+		<-p.parking
+		return false
+	}
+	p.handlers.Go(func() {
+		granted := p.await(p.stopped, c)
+		<-parking
+		<-p.parking
+		p.client.metrics.waiting.WithLabelValues(string(d.lane)).Dec()
+		if !granted {
+			d.giveBack(work, 0)
+			d.end()
+			return
+		}
+		defer p.slots.release(c)
+		p.handle(work, d)
+	})
+	return true
+}
+
+// tryEnter takes a place if there is one.
+func tryEnter(places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *Client) newDelivery(msg jetstream.Msg, lane artifact.Lane, ackWait time.Duration) (*Delivery, error) {

@@ -68,13 +68,22 @@ func (c *Client) ClearDead(ctx context.Context, ref artifact.Ref) error {
 // lastMessage gives the newest message of a subject, nil if there is none. The stream's leader answers, so that what was
 // acknowledged before is seen.
 func (c *Client) lastMessage(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	return c.fetch(ctx, stream, func(ctx context.Context, handle jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		return handle.GetLastMsgForSubject(ctx, subject)
+	})
+}
+
+// fetch asks a stream for a message, nil if there is none.
+func (c *Client) fetch(
+	ctx context.Context, stream string, get func(context.Context, jetstream.Stream) (*jetstream.RawStreamMsg, error),
+) (*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	handle, err := c.handle(ctx, stream)
 	if err != nil {
 		return nil, askFault(fmt.Errorf("asking stream %s: %w", stream, err))
 	}
-	msg, err := handle.GetLastMsgForSubject(ctx, subject)
+	msg, err := get(ctx, handle)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil //nolint:nilnil // "there is none" is an answer, and the pointer says it
 	}

@@ -1,5 +1,7 @@
 // Package queue is the adapter to NATS JetStream: the ledger of what happened, the work queue of requests, the dead
-// letters, the ticks of recurring work and the signatures that are about to be attached. It is the only package that knows NATS, as a client and as the embedded server.
+// letters, the ticks of recurring work and how far it has come, the signatures that are about to be attached, and the
+// policies of projects. Beside JetStream, it lets programs ask each other and count each other. It is the only package that
+// knows NATS, as a client and as the embedded server.
 //
 // It guarantees:
 //   - What a publishing method reports as done is stored: synced to disk by the embedded server, held by a majority of the
@@ -10,10 +12,17 @@
 //     [Delivery.Bury]. It may be handed out twice, even to two programs at once: whoever works on it must be idempotent.
 //   - The ledger is append-only: the server refuses deletes and purges, and a full ledger refuses new events instead of
 //     dropping old ones. Its age limit alone removes events.
+//   - A policy, and a state of recurring work, is changed only by who knows its last revision. Whoever watches the policies
+//     ends with those that are stored, whatever happened to the connection or the server meanwhile.
+//   - A project with a cap never has more requests in work in one program, and holds up nobody else while it waits, as
+//     long as no more than a thousand of its requests wait in front of them in their partition.
 //   - Of all signatures that [Client.Keep] was given for one digest, format and key within two hours, it gives out one.
 //
 // It assumes that NATS accepts its account and rights, that all programs of an installation use the same harbor name, and
 // that the number of partitions never changes: it is part of the key by which duplicates are found.
+//
+// Questions and answers, and the count of the programs that are there, are not stored: a question may get no answer, and the
+// count is right within seconds.
 //
 // It does not retry a publish or decide what a failure means for a request, and records no events on its own, except that
 // a malformed request was given up. Errors of the methods that publish or ask carry a fault.
@@ -26,6 +35,8 @@ const (
 	streamDead   = "DEAD"
 	streamScan   = "SCAN"
 	streamKept   = "KV_SIGNATURES"
+	streamPolicy = "KV_POLICIES"
+	streamSweep  = "KV_SWEEPS"
 )
 
 // schemaVersion is the version of subjects, envelopes and stream settings that this program knows.

@@ -4,21 +4,30 @@ import (
 	"context"
 	"crypto/x509"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 )
 
 // Slots gives tests the semaphore of Consume.
 type Slots = slots
 
 // NewSlots makes a semaphore.
-func NewSlots(total int) *Slots { return newSlots(total) }
+func NewSlots(total int, capOf func(project string) int) *Slots { return newSlots(total, capOf) }
 
 // Acquire is acquire.
-func (s *slots) Acquire(ctx context.Context, lane artifact.Lane) (release func(), err error) {
-	return s.acquire(ctx, lane)
+func (s *slots) Acquire(ctx context.Context, lane artifact.Lane, project string) (release func(), err error) {
+	c := s.enter(lane, project)
+	select {
+	case <-c.granted:
+		return func() { s.release(c) }, nil
+	case <-ctx.Done():
+		s.leave(c)
+		return nil, ctx.Err()
+	}
 }
 
 // Held is the number of slots that are held.
@@ -64,4 +73,38 @@ func RawConnection(t *testing.T, server *Server) *nats.Conn {
 // DecodeKept reads what is kept in the place of s.
 func DecodeKept(data []byte, ref artifact.Ref, s artifact.Signature) (artifact.Signature, error) {
 	return decodeKept(data, ref, s)
+}
+
+// Roster counts members.
+type Roster = roster
+
+// NewRoster makes one for a member.
+func NewRoster(self string) *Roster { return newRoster(self) }
+
+// Hear is hear.
+func (r *roster) Hear(member string, hasLeft bool, at time.Time) {
+	what := here
+	if hasLeft {
+		what = left
+	}
+	r.hear(member, what, at)
+}
+
+// Count is count.
+func (r *roster) Count() int { return r.count() }
+
+// CrossOver gives what an error is on the other side of a question.
+func CrossOver(err error) error { return decodeFault(encodeFault("reply", err)) }
+
+// DecodeFault gives what an answer with such headers is.
+func DecodeFault(kind, reason, delay string, body []byte) error {
+	return decodeFault(&nats.Msg{Header: nats.Header{kindHeader: {kind}, reasonHeader: {reason}, delayHeader: {delay}}, Data: body})
+}
+
+// StateSubject is where a state is kept.
+func StateSubject(harbor, kind, key string) string { return stateSubject(harbor, kind, key) }
+
+// ParsePolicySubject is parsePolicySubject.
+func ParsePolicySubject(subject string) (kind book.Kind, project string, err error) {
+	return parsePolicySubject(subject)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,14 +19,12 @@ const (
 	batchTime = 100 * time.Millisecond
 	// batchGap ends a batch when no further event has come for so long.
 	batchGap = 2 * time.Millisecond
-	// tailIdle is when the server forgets the consumer of a reader that has vanished.
-	tailIdle = time.Minute
 )
 
 // LastReceived gives the newest event of kind received of a reference, with its sequence; 0 if the ledger has none. It
 // sees every event whose Record returned before.
 func (c *Client) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, event artifact.Event, err error) {
-	msg, err := c.lastMessage(ctx, streamLedger, LedgerSubject(c.cfg.Harbor, artifact.Received, ref))
+	msg, err := c.lastMessage(ctx, streamLedger, LedgerSubject(c.cfg.Harbor, artifact.Event{Kind: artifact.Received, Ref: ref}))
 	if err != nil || msg == nil {
 		return 0, artifact.Event{}, err
 	}
@@ -42,6 +39,16 @@ func (c *Client) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64
 		return msg.Sequence, artifact.Event{}, fault.New(kind, reason, fmt.Errorf("event %d: %w", msg.Sequence, err))
 	}
 	return msg.Sequence, event, nil
+}
+
+// LastQueued gives the sequence of the newest event of kind queued of a reference, 0 if the ledger has none: no index was
+// met that names it. It sees every event whose Record returned before, and does not read the event.
+func (c *Client) LastQueued(ctx context.Context, ref artifact.Ref) (seq uint64, err error) {
+	msg, err := c.lastMessage(ctx, streamLedger, LedgerSubject(c.cfg.Harbor, artifact.Event{Kind: artifact.Queued, Ref: ref}))
+	if err != nil || msg == nil {
+		return 0, err
+	}
+	return msg.Sequence, nil
 }
 
 // LedgerSeq is the sequence of the ledger's newest event, 0 if it never had one.
@@ -96,63 +103,31 @@ type tail struct {
 	retry    *backoff
 }
 
-// read makes a consumer behind the position and reads until something breaks. It starts anew after each reconnect,
-// because the consumer may be gone, and after each gap, because what was on its way to a lost connection does not come
-// again: the consumer knows no acknowledgements.
+// read makes a consumer behind the position and reads until something breaks.
 func (t *tail) read(ctx context.Context) error {
-	reconnected := t.client.nextReconnect()
-	setup, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	consumer, err := t.client.js.CreateConsumer(setup, streamLedger, jetstream.ConsumerConfig{
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       t.position + 1,
-		FilterSubject:     "ledger.v1." + t.client.cfg.Harbor + ".>",
-		AckPolicy:         jetstream.AckNonePolicy,
-		InactiveThreshold: tailIdle,
-		MemoryStorage:     true,
-		Replicas:          1,
-	})
-	if err != nil {
-		return fmt.Errorf("creating a consumer of the ledger: %w", err)
-	}
-	defer t.forget(ctx, consumer.CachedInfo().Name)
-	messages, err := consumer.Messages(
-		jetstream.PullMaxMessages(2*batchSize), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
-		jetstream.WithMessagesErrOnMissingHeartbeat(true))
-	if err != nil {
-		return fmt.Errorf("pulling from the ledger: %w", err)
-	}
-	defer messages.Stop()
-
-	session, end := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() {
-		select {
-		case <-reconnected:
-			end()
-		case <-session.Done():
-		}
-	})
-	defer watcher.Wait()
-	defer end()
-	for next := uint64(1); ; {
-		entries, err := t.batch(session, messages, &next)
-		if len(entries) > 0 {
-			if t.failed = t.fn(ctx, entries); t.failed != nil {
-				return t.failed
+	return t.client.follow(ctx, streamLedger, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   t.position + 1,
+		FilterSubject: "ledger.v1." + t.client.cfg.Harbor + ".>",
+	}, func(session context.Context, from *gapless) error {
+		for {
+			entries, err := t.batch(session, from)
+			if len(entries) > 0 {
+				if t.failed = t.fn(ctx, entries); t.failed != nil {
+					return t.failed
+				}
+				t.position = entries[len(entries)-1].Seq
+				t.retry.reset()
 			}
-			t.position = entries[len(entries)-1].Seq
-			t.retry.reset()
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-	}
+	})
 }
 
-// batch waits for an entry and takes what comes right behind it. next is the consumer's own number of the next message.
-// Entries that were read before an error are good.
-func (t *tail) batch(ctx context.Context, messages jetstream.MessagesContext, next *uint64) ([]artifact.Entry, error) {
+// batch waits for an entry and takes what comes right behind it. Entries that were read before an error are good.
+func (t *tail) batch(ctx context.Context, from *gapless) ([]artifact.Entry, error) {
 	var entries []artifact.Entry
 	var deadline time.Time
 	wait := jetstream.NextContext(ctx)
@@ -164,21 +139,13 @@ func (t *tail) batch(ctx context.Context, messages jetstream.MessagesContext, ne
 			}
 			wait = jetstream.NextMaxWait(min(batchGap, left))
 		}
-		msg, err := messages.Next(wait)
+		msg, metadata, err := from.Next(wait)
 		if errors.Is(err, nats.ErrTimeout) && len(entries) > 0 {
 			break
 		}
 		if err != nil {
 			return entries, err
 		}
-		metadata, err := msg.Metadata()
-		if err != nil {
-			return entries, err
-		}
-		if metadata.Sequence.Consumer != *next {
-			return entries, fmt.Errorf("message %d of the consumer instead of %d", metadata.Sequence.Consumer, *next)
-		}
-		*next++
 		if len(entries) == 0 {
 			deadline = time.Now().Add(batchTime)
 		}
@@ -195,16 +162,4 @@ func (c *Client) entry(msg jetstream.Msg, seq uint64) artifact.Entry {
 		return artifact.Entry{Seq: seq}
 	}
 	return artifact.Entry{Seq: seq, Event: event}
-}
-
-// forget removes a consumer that is no longer read. Without it, the server does so after a minute.
-func (t *tail) forget(ctx context.Context, name string) {
-	if !t.client.nats.IsConnected() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if err := t.client.js.DeleteConsumer(ctx, streamLedger, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		t.client.log.Debug().Err(err).Msg("cannot remove a consumer of the ledger")
-	}
 }

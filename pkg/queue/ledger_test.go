@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/queue/queuetest"
 )
@@ -130,12 +131,12 @@ func TestEventsPassOverWhatCannotBeRead(t *testing.T) {
 	js := bare(t, server)
 	r := ref(t, "demo/app", 1)
 	for _, data := range []string{"not JSON", `{"v":99}`, ""} {
-		if _, err := js.Publish(t.Context(), queue.LedgerSubject("default", artifact.Received, r), []byte(data)); err != nil {
+		if _, err := js.Publish(t.Context(), queue.LedgerSubject("default", event(r, artifact.Received, "e")), []byte(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// Of another Harbor on the same server: no business of this reader.
-	if _, err := js.Publish(t.Context(), queue.LedgerSubject("other", artifact.Received, r), []byte("{}")); err != nil {
+	if _, err := js.Publish(t.Context(), queue.LedgerSubject("other", event(r, artifact.Received, "e")), []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
 	record(t, client, event(r, artifact.Received, "e-1"))
@@ -147,5 +148,47 @@ func TestEventsPassOverWhatCannotBeRead(t *testing.T) {
 	}
 	if e := entries[3]; e.Seq != 5 || e.Event.ID != "e-1" {
 		t.Errorf("last entry = %+v, want sequence 5 and e-1", e)
+	}
+}
+
+// Events about a project, or about all, are recorded and read as all others are.
+func TestEventsOfProjects(t *testing.T) {
+	t.Parallel()
+	client := queuetest.NewClient(t, queuetest.NewServer(t))
+	changed, everywhere := ofProject("my.project"), ofProject("")
+	changed.ID = artifact.EventID(changed.Kind, artifact.Ref{}, "my.project", "1")
+	everywhere.ID = artifact.EventID(artifact.Paused, artifact.Ref{}, "", "1")
+	everywhere.Kind = artifact.Paused
+	seq := record(t, client, changed)
+	if again := record(t, client, changed); again != seq {
+		t.Errorf("recorded again: sequence %d, want that of the first, %d", again, seq)
+	}
+	record(t, client, everywhere)
+	entries, _ := read(t, client, 0).take(t, 2)
+	for i, want := range []artifact.Event{changed, everywhere} {
+		if got := entries[i].Event; got.ID != want.ID || got.Kind != want.Kind || got.Project != want.Project || !got.Ref.IsZero() {
+			t.Errorf("entry %d is %+v, want %+v", i, got, want)
+		}
+	}
+	wrong := changed
+	wrong.Ref = ref(t, "my.project/app", 1)
+	_, err := client.Record(t.Context(), wrong)
+	wantFault(t, err, fault.Permanent, fault.Malformed)
+}
+
+func TestLastQueued(t *testing.T) {
+	t.Parallel()
+	server := queuetest.NewServer(t)
+	client := queuetest.NewClient(t, server)
+	r := ref(t, "demo/app", 1)
+	record(t, client, event(r, artifact.Received, "e-1"))
+	record(t, client, event(ref(t, "demo/app", 2), artifact.Queued, "e-2"))
+	if seq, err := client.LastQueued(t.Context(), r); seq != 0 || err != nil {
+		t.Errorf("LastQueued = %d, %v; want none", seq, err)
+	}
+	record(t, client, event(r, artifact.Queued, "e-3"))
+	want := record(t, client, event(r, artifact.Queued, "e-4"))
+	if seq, err := client.LastQueued(t.Context(), r); seq != want || err != nil {
+		t.Errorf("LastQueued = %d, %v; want %d", seq, err, want)
 	}
 }

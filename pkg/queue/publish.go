@@ -47,7 +47,7 @@ func (c *Client) Record(ctx context.Context, event artifact.Event) (seq uint64, 
 	if err != nil {
 		return 0, fault.New(fault.Permanent, fault.Malformed, err)
 	}
-	ack, err := c.publish(ctx, streamLedger, LedgerSubject(c.cfg.Harbor, event.Kind, event.Ref), data, jetstream.WithMsgID(event.ID))
+	ack, err := c.publish(ctx, streamLedger, LedgerSubject(c.cfg.Harbor, event), data, jetstream.WithMsgID(event.ID))
 	if err != nil {
 		return 0, fmt.Errorf("recording an event: %w", err)
 	}
@@ -79,10 +79,17 @@ func (c *Client) Enqueue(ctx context.Context, request artifact.Request) (duplica
 func (c *Client) publish(
 	ctx context.Context, stream, subject string, data []byte, opts ...jetstream.PublishOpt,
 ) (*jetstream.PubAck, error) {
+	return c.publishMsg(ctx, stream, &nats.Msg{Subject: subject, Data: data}, opts...)
+}
+
+// publishMsg is publish for a message with headers.
+func (c *Client) publishMsg(
+	ctx context.Context, stream string, msg *nats.Msg, opts ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	ack, err := c.send(ctx, subject, data, append(opts, jetstream.WithExpectStream(stream), jetstream.WithRetryAttempts(0))...)
+	ack, err := c.send(ctx, msg, append(opts, jetstream.WithExpectStream(stream), jetstream.WithRetryAttempts(0))...)
 	c.metrics.publishSeconds.WithLabelValues(stream).Observe(time.Since(started).Seconds())
 	err = publishFault(err)
 	if !answered(err) {
@@ -92,14 +99,12 @@ func (c *Client) publish(
 	return ack, err
 }
 
-func (c *Client) send(
-	ctx context.Context, subject string, data []byte, opts ...jetstream.PublishOpt,
-) (*jetstream.PubAck, error) {
+func (c *Client) send(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
 	// nats.go would keep the message for the next connection and let the caller wait for it.
 	if !c.nats.IsConnected() {
 		return nil, nats.ErrDisconnected
 	}
-	return c.js.Publish(ctx, subject, data, opts...)
+	return c.js.PublishMsg(ctx, msg, opts...)
 }
 
 // publishFault gives an error of a publish its kind.

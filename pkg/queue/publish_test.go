@@ -219,7 +219,7 @@ func TestLastReceived(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bare(t, server).Publish(t.Context(), queue.LedgerSubject("default", artifact.Received, r), newer); err != nil {
+	if _, err := bare(t, server).Publish(t.Context(), queue.LedgerSubject("default", event(r, artifact.Received, "e")), newer); err != nil {
 		t.Fatal(err)
 	}
 	seq, _, err = client.LastReceived(t.Context(), r)

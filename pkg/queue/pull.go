@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -12,6 +14,10 @@ import (
 const (
 	pullExpiry    = 30 * time.Second
 	pullHeartbeat = 5 * time.Second
+	// pullSettles is how long the first wait for a message lasts. nats.go asks for the next message when a wait begins, and
+	// not while it is still sending the request before: where the answer overtakes the end of that, nobody asks, until two
+	// heartbeats were missed. A second wait asks.
+	pullSettles = 20 * time.Millisecond
 )
 
 // takeFunc gets one message. The context ends once no further message will be asked for: what is given back before that
@@ -69,7 +75,10 @@ func (c *Client) pullOnce(
 	})
 	defer stop()
 	for {
-		msg, err := messages.Next()
+		msg, err := messages.Next(jetstream.NextMaxWait(pullSettles))
+		if errors.Is(err, nats.ErrTimeout) {
+			msg, err = messages.Next()
+		}
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// Setup creates what is missing in NATS and updates what differs: the five streams and the consumers of this harbor's
+// Setup creates what is missing in NATS and updates what differs: the seven streams and the consumers of this harbor's
 // partitions. It is idempotent, and several programs may call it at once. While JetStream is not ready, it tries again
 // until ctx ends.
 //

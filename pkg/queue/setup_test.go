@@ -45,6 +45,8 @@ func TestSetupCreatesWhatFactsAskFor(t *testing.T) {
 		"DEAD":          {jetstream.LimitsPolicy, 1, jetstream.DiscardOld, false, 0, -1, -1, false, jetstream.NoCompression},
 		"SCAN":          {jetstream.LimitsPolicy, 1, jetstream.DiscardNew, true, 48 * time.Hour, -1, -1, false, jetstream.NoCompression},
 		"KV_SIGNATURES": {jetstream.LimitsPolicy, 1, jetstream.DiscardNew, false, 2 * time.Hour, -1, -1, false, jetstream.NoCompression},
+		"KV_POLICIES":   {jetstream.LimitsPolicy, 64, jetstream.DiscardNew, false, 0, -1, -1, true, jetstream.NoCompression},
+		"KV_SWEEPS":     {jetstream.LimitsPolicy, 1, jetstream.DiscardNew, false, 0, -1, -1, false, jetstream.NoCompression},
 	} {
 		c := streamConfig(t, js, name)
 		got := settings{

@@ -24,6 +24,8 @@ func (c *Client) streams() []stream {
 		{streamDead, c.applyDead},
 		{streamScan, c.applyScan},
 		{streamKept, c.applyKept},
+		{streamPolicy, c.applyPolicy},
+		{streamSweep, c.applySweep},
 	}
 }
 
@@ -97,6 +99,39 @@ func (c *Client) applyKept(cfg *jetstream.StreamConfig) {
 	cfg.DenyDelete = true
 }
 
+// policyHistory is how many values of an entry the bucket of policies keeps: the most that NATS allows.
+const policyHistory = 64
+
+// applyPolicy makes the key-value bucket POLICIES. Its values cannot be purged: they are part of what an auditor asks for.
+func (c *Client) applyPolicy(cfg *jetstream.StreamConfig) {
+	c.applyBucket(cfg, "POLICIES", policyHistory)
+	cfg.Description = "policies of projects, as admins and the configuration file want them, and what the service keeps about them"
+	cfg.DenyPurge = true
+}
+
+// applySweep makes the key-value bucket SWEEPS.
+func (c *Client) applySweep(cfg *jetstream.StreamConfig) {
+	c.applyBucket(cfg, "SWEEPS", 1)
+	cfg.Description = "how far recurring work has come, to go on from there"
+}
+
+// applyBucket sets what both buckets share. Their values have no age. Reads go to the leader: who was told of a conflict
+// must see what it was.
+//
+// Revisions are the stream's sequences. A new stream counts from the time of its creation in milliseconds, so that a bucket
+// that is made anew goes on above all revisions of the one before: no old revision ever fits a new value.
+func (c *Client) applyBucket(cfg *jetstream.StreamConfig, bucket string, history int64) {
+	if existed := cfg.Name != ""; !existed {
+		cfg.FirstSeq = uint64(max(1, time.Now().UnixMilli()))
+	}
+	c.applyCommon(cfg, "$KV."+bucket+".>")
+	cfg.Retention = jetstream.LimitsPolicy
+	cfg.MaxMsgsPerSubject = history
+	cfg.Discard = jetstream.DiscardNew
+	cfg.AllowDirect = false
+	cfg.DenyDelete = true
+}
+
 // ageOf gives how long a stream keeps its messages: never for a shorter time than an existing one does, where 0 is for
 // ever. A program that asks for nothing leaves an existing stream as it is.
 func ageOf(existed bool, have, asked, fallback time.Duration) time.Duration {
@@ -127,11 +162,11 @@ func (c *Client) applySignConsumer(lane artifact.Lane, part int) func(*jetstream
 	}
 }
 
-// applyScanConsumer makes the server hand out one tick at a time, over all programs.
-func (c *Client) applyScanConsumer(kind string) func(*jetstream.ConsumerConfig) {
+// applyScanConsumer makes the server hand out so many ticks at once, over all programs.
+func (c *Client) applyScanConsumer(kind string, atOnce int) func(*jetstream.ConsumerConfig) {
 	return func(cfg *jetstream.ConsumerConfig) {
 		filter := fmt.Sprintf("scan.v1.%s.%s.>", c.cfg.Harbor, kind)
-		c.applyConsumer(cfg, scanConsumer(c.cfg.Harbor, kind), filter, 1)
+		c.applyConsumer(cfg, scanConsumer(c.cfg.Harbor, kind), filter, atOnce)
 	}
 }
 

@@ -43,19 +43,24 @@ func (c *Client) Propose(ctx context.Context, kind, key string, slot int64) (acc
 	return true, nil
 }
 
-// ConsumeTicks hands the ticks of one kind to handle until ctx ends, one at a time over all programs, oldest first. An
-// error of handle gives the tick back for another attempt, after the delay of its fault or else 10 seconds, during which
-// no other tick of the kind is handed out; a program that vanishes gives it back after the ack wait. Ticks
-// queue up while nobody works: the handler skips a slot that has passed. A tick whose handler panics is logged and counts
+// ConsumeTicks hands the ticks of one kind to handle until ctx ends, one at a time, oldest first. Over all programs, at
+// most atOnce of the kind are out at once; all programs should name the same number, the last one that began counts. An
+// error of handle gives the tick back for another attempt, after the delay of its fault or else 10 seconds, during which it
+// counts as out; a program that vanishes gives it back after the ack wait. Ticks queue up while nobody works: the handler skips a slot that has passed. A tick whose handler panics is logged and counts
 // as done: it would do the same to each program in turn, and the next slot is the next attempt.
 //
 // ctx is also the handler's: a tick that was interrupted goes to another program at once. A crash after the work and
 // before the acknowledgement repeats the work.
-func (c *Client) ConsumeTicks(ctx context.Context, kind string, handle func(ctx context.Context, tick Tick) error) error {
+func (c *Client) ConsumeTicks(
+	ctx context.Context, kind string, atOnce int, handle func(ctx context.Context, tick Tick) error,
+) error {
 	if err := validateKind(kind); err != nil {
 		return fmt.Errorf("consuming ticks: %w", err)
 	}
-	open := func(ctx context.Context) (jetstream.Consumer, error) { return c.openTicks(ctx, kind) }
+	if atOnce < 1 {
+		return fmt.Errorf("consuming ticks: %d at once, want at least 1", atOnce)
+	}
+	open := func(ctx context.Context) (jetstream.Consumer, error) { return c.openTicks(ctx, kind, atOnce) }
 	c.keepPulling(ctx, scanConsumer(c.cfg.Harbor, kind), open,
 		func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
 			c.handleTick(ctx, pulling, consumer, msg, handle)
@@ -63,14 +68,22 @@ func (c *Client) ConsumeTicks(ctx context.Context, kind string, handle func(ctx 
 	return nil
 }
 
-// openTicks binds to the kind's consumer and creates it where it is missing: kinds are not known at set-up.
-func (c *Client) openTicks(ctx context.Context, kind string) (jetstream.Consumer, error) {
+// openTicks binds to the kind's consumer, and creates it where it is missing or changes it where another number of ticks may
+// be out at once: kinds are not known at set-up. What a newer program made is left alone.
+func (c *Client) openTicks(ctx context.Context, kind string, atOnce int) (jetstream.Consumer, error) {
 	consumer, err := c.js.Consumer(ctx, streamScan, scanConsumer(c.cfg.Harbor, kind))
-	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return consumer, err
-	}
 	want := jetstream.ConsumerConfig{}
-	c.applyScanConsumer(kind)(&want)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+	case err != nil:
+		return nil, err
+	default:
+		want = consumer.CachedInfo().Config
+		if want.MaxAckPending == atOnce || isNewer(want.Metadata) {
+			return consumer, nil
+		}
+	}
+	c.applyScanConsumer(kind, atOnce)(&want)
 	return c.js.CreateOrUpdateConsumer(ctx, streamScan, want)
 }
 

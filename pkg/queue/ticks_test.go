@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -24,11 +25,18 @@ func propose(t *testing.T, c *queue.Client, kind, key string, slot int64) (accep
 // consumeTicks runs ConsumeTicks until stop is called, at the latest at the end of the test.
 func consumeTicks(t *testing.T, c *queue.Client, kind string, handle func(context.Context, queue.Tick) error) (stop func()) {
 	t.Helper()
+	return consumeTicksAtOnce(t, c, kind, 1, handle)
+}
+
+func consumeTicksAtOnce(
+	t *testing.T, c *queue.Client, kind string, atOnce int, handle func(context.Context, queue.Tick) error,
+) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		if err := c.ConsumeTicks(ctx, kind, handle); err != nil {
+		if err := c.ConsumeTicks(ctx, kind, atOnce, handle); err != nil {
 			t.Errorf("ConsumeTicks = %v", err)
 		}
 	}()
@@ -210,8 +218,78 @@ func TestTicksOfABadKind(t *testing.T) {
 	for _, kind := range []string{"", "a.b", "*", ">", "a b", "A"} {
 		_, err := client.Propose(t.Context(), kind, "demo", 1)
 		wantFault(t, err, fault.Permanent, fault.Malformed)
-		if err := client.ConsumeTicks(t.Context(), kind, nil); err == nil {
+		if err := client.ConsumeTicks(t.Context(), kind, 1, nil); err == nil {
 			t.Errorf("ConsumeTicks(%q) has no error", kind)
 		}
+	}
+	if err := client.ConsumeTicks(t.Context(), "sweep", 0, nil); err == nil {
+		t.Error("ConsumeTicks of none at once has no error")
+	}
+}
+
+// As many ticks of a kind are out as were asked for, over all programs, and each program works on one at a time.
+func TestTicksAtOnce(t *testing.T) {
+	t.Parallel()
+	server := queuetest.NewServer(t)
+	js := bare(t, server)
+	working, finish := make(chan queue.Tick, 10), make(chan struct{})
+	handle := func(ctx context.Context, tick queue.Tick) error {
+		working <- tick
+		select {
+		case <-finish:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	atOnce := func(n int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d may be out at once", n), func() bool {
+			durable, err := js.Consumer(t.Context(), "SCAN", "scan-default-full")
+			return err == nil && durable.CachedInfo().Config.MaxAckPending == n
+		})
+	}
+	first := queuetest.NewClient(t, server)
+	for i := range int64(4) {
+		propose(t, first, "full", fmt.Sprint("project-", i), 1)
+	}
+	// An older program has made the consumer for one at a time.
+	stop := consumeTicks(t, first, "full", handle)
+	atOnce(1)
+	receive(t, working, "the first tick")
+	stop()
+	for range 3 {
+		c := queuetest.NewClient(t, server)
+		consumeTicksAtOnce(t, c, "full", 2, handle)
+	}
+	atOnce(2)
+	receive(t, working, "one tick")
+	receive(t, working, "another tick")
+	eventually(t, "the third program waits", func() bool {
+		durable, err := js.Consumer(t.Context(), "SCAN", "scan-default-full")
+		return err == nil && durable.CachedInfo().NumAckPending == 2 && durable.CachedInfo().NumWaiting == 1
+	})
+	if len(working) > 0 {
+		t.Error("three ticks at once")
+	}
+	finish <- struct{}{}
+	receive(t, working, "the third tick")
+	close(finish)
+	receive(t, working, "the fourth tick")
+}
+
+// An ad hoc tick has a slot of its own below zero, which no interval has.
+func TestTickOfANegativeSlot(t *testing.T) {
+	t.Parallel()
+	client := queuetest.NewClient(t, queuetest.NewServer(t))
+	slot := -time.Unix(1_763_814_000, 123_456_789).UnixNano()
+	propose(t, client, "full", "my.project", slot)
+	done := make(chan queue.Tick, 1)
+	consumeTicks(t, client, "full", func(_ context.Context, tick queue.Tick) error {
+		done <- tick
+		return nil
+	})
+	if got, want := receive(t, done, "the tick"), (queue.Tick{Kind: "full", Key: "my.project", Slot: slot}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 )
 
 // Partitions is the number of partitions of each lane. It is part of the subjects by which duplicates are found: two
@@ -84,9 +85,48 @@ func signFilter(harbor string, lane artifact.Lane, part int) string {
 	return fmt.Sprintf("sign.v1.%s.%s.%d.>", harbor, lane, part)
 }
 
-// LedgerSubject is where an event is published: ledger.v1.<harbor>.<kind>.<base32 of project>.<hash of the reference>.
-func LedgerSubject(harbor string, kind artifact.Kind, ref artifact.Ref) string {
-	return strings.Join([]string{"ledger.v1", harbor, string(kind), EncodeToken(ref.Project()), refToken(ref)}, ".")
+// LedgerSubject is where an event is published: ledger.v1.<harbor>.<kind>.<base32 of project>.<hash of the reference>. In
+// events about a project, or about all ("-"), the last token is the event's own: its id where that is one of
+// [artifact.EventID], else a hash of it.
+func LedgerSubject(harbor string, e artifact.Event) string {
+	project, last := e.Ref.Project(), refToken(e.Ref)
+	if e.Kind.OfProject() {
+		project, last = e.Project, idToken(e.ID)
+	}
+	return strings.Join([]string{"ledger.v1", harbor, string(e.Kind), EncodeToken(project), last}, ".")
+}
+
+// idToken makes a subject token of an event's id: the first 32 hexadecimal digits of one that has them.
+func idToken(id string) string {
+	if len(id) >= 32 && strings.Trim(id[:32], "0123456789abcdef") == "" {
+		return id[:32]
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:16])
+}
+
+// PolicySubject is where an entry of the bucket of policies is kept: $KV.POLICIES.v1.<harbor>.<kind>.<base32 of project>.
+func PolicySubject(harbor string, kind book.Kind, project string) string {
+	return strings.Join([]string{policyPrefix, harbor, string(kind), EncodeToken(project)}, ".")
+}
+
+// policyPrefix is what all subjects of the bucket of policies begin with; a harbor follows.
+const policyPrefix = "$KV.POLICIES.v1"
+
+// parsePolicySubject reads what PolicySubject wrote. The kind may be one that this program does not know.
+func parsePolicySubject(subject string) (kind book.Kind, project string, err error) {
+	rest, found := strings.CutPrefix(subject, policyPrefix+".")
+	tokens := strings.Split(rest, ".")
+	if !found || len(tokens) != 3 {
+		return "", "", errors.New("subject is not that of a policy")
+	}
+	project, err = DecodeToken(tokens[2])
+	return book.Kind(tokens[1]), project, err
+}
+
+// stateSubject is where a state of recurring work is kept: $KV.SWEEPS.v1.<harbor>.<kind>.<base32 of key>.
+func stateSubject(harbor, kind, key string) string {
+	return strings.Join([]string{"$KV.SWEEPS.v1", harbor, kind, EncodeToken(key)}, ".")
 }
 
 // DeadSubject is where a dead letter is kept: dead.v1.<harbor>.<base32 of project>.<hash of the reference>.
@@ -136,9 +176,12 @@ func parseScanSubject(subject string) (Tick, error) {
 }
 
 // validateKind checks the kind of a tick, which is a subject token and part of a consumer's name.
-func validateKind(kind string) error {
-	if kind == "" || len(kind) > maxHarbor || strings.IndexFunc(kind, notTokenRune) >= 0 {
-		return fmt.Errorf("kind %.40q of a tick: want 1 to %d of a-z, 0-9, - and _", kind, maxHarbor)
+func validateKind(kind string) error { return validateToken("kind of a tick", kind) }
+
+// validateToken checks a name that becomes a subject token as it is.
+func validateToken(what, name string) error {
+	if name == "" || len(name) > maxHarbor || strings.IndexFunc(name, notTokenRune) >= 0 {
+		return fmt.Errorf("%s %.40q: want 1 to %d of a-z, 0-9, - and _", what, name, maxHarbor)
 	}
 	return nil
 }

@@ -3,10 +3,12 @@ package queue_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/queue"
 )
 
@@ -70,7 +72,7 @@ func TestSubjectsTellReferencesApart(t *testing.T) {
 		a, b := refs().Draw(t, "a"), refs().Draw(t, "b")
 		for name, subject := range map[string]func(artifact.Ref) string{
 			"sign":   func(r artifact.Ref) string { return queue.SignSubject("default", artifact.Live, r) },
-			"ledger": func(r artifact.Ref) string { return queue.LedgerSubject("default", artifact.Signed, r) },
+			"ledger": func(r artifact.Ref) string { return queue.LedgerSubject("default", event(r, artifact.Signed, "e")) },
 			"dead":   func(r artifact.Ref) string { return queue.DeadSubject("default", r) },
 		} {
 			if same := subject(a) == subject(b); same != (a == b) {
@@ -80,13 +82,26 @@ func TestSubjectsTellReferencesApart(t *testing.T) {
 	})
 }
 
+// ofProject makes an event about a project, whose id is longer than the subject takes.
+func ofProject(project string) artifact.Event {
+	return artifact.Event{
+		ID: "0123456789abcdef0123456789abcdef.and more", Kind: artifact.PolicyChanged, Project: project,
+		Time: time.Unix(1_700_000_000, 0).UTC(), Origin: artifact.OriginAPI, CorrelationID: "c-1",
+	}
+}
+
 // The subjects are what programs of different versions agree on.
 func TestSubjectsStayAsTheyAre(t *testing.T) {
 	t.Parallel()
 	r := ref(t, "my.project/team/app", 7)
 	tests := []struct{ name, got, want string }{
 		{"sign", queue.SignSubject("default", artifact.Bulk, r), "sign.v1.default.bulk.3.nv4s44dsn5vgky3u.0769602385461eca844ab2043fc510ba"},
-		{"ledger", queue.LedgerSubject("default", artifact.Received, r), "ledger.v1.default.received.nv4s44dsn5vgky3u.0769602385461eca844ab2043fc510ba"},
+		{"ledger", queue.LedgerSubject("default", event(r, artifact.Received, "e")), "ledger.v1.default.received.nv4s44dsn5vgky3u.0769602385461eca844ab2043fc510ba"},
+		{"ledger of a project", queue.LedgerSubject("default", ofProject("my.project")), "ledger.v1.default.policy_changed.nv4s44dsn5vgky3u.0123456789abcdef0123456789abcdef"},
+		{"ledger of all", queue.LedgerSubject("default", ofProject("")), "ledger.v1.default.policy_changed.-.0123456789abcdef0123456789abcdef"},
+		{"policy", queue.PolicySubject("default", book.State, "my.project"), "$KV.POLICIES.v1.default.state.nv4s44dsn5vgky3u"},
+		{"policy of all", queue.PolicySubject("default", book.Pause, ""), "$KV.POLICIES.v1.default.pause.-"},
+		{"state", queue.StateSubject("default", "full", "my.project"), "$KV.SWEEPS.v1.default.full.nv4s44dsn5vgky3u"},
 		{"dead", queue.DeadSubject("default", r), "dead.v1.default.nv4s44dsn5vgky3u.0769602385461eca844ab2043fc510ba"},
 		{"scan", queue.ScanSubject("default", "sweep", "my.project", 42), "scan.v1.default.sweep.nv4s44dsn5vgky3u.42"},
 		{"scan of everything", queue.ScanSubject("default", "sweep", "", -1), "scan.v1.default.sweep.-.-1"},
@@ -123,4 +138,39 @@ func TestValidateHarbor(t *testing.T) {
 			t.Errorf("ValidateHarbor(%q) = %v, want valid: %t", name, err, valid)
 		}
 	}
+}
+
+func FuzzParsePolicySubject(f *testing.F) {
+	f.Add("default", "policy", "my.project")
+	f.Add("default", "pause", "")
+	f.Fuzz(func(t *testing.T, harbor, kind, project string) {
+		subject := queue.PolicySubject(harbor, book.Kind(kind), project)
+		gotKind, gotProject, err := queue.ParsePolicySubject(subject)
+		if strings.ContainsAny(harbor+kind, ".") {
+			return // No tokens: nobody can have written them.
+		}
+		if err != nil || string(gotKind) != kind || gotProject != project {
+			t.Errorf("%s became %q, %q, %v; want %q, %q", subject, gotKind, gotProject, err, kind, project)
+		}
+		if _, _, err := queue.ParsePolicySubject(subject + "="); err == nil {
+			t.Errorf("%s= was read", subject)
+		}
+	})
+}
+
+// An event's id becomes a subject token, whatever it is, and two events have two.
+func TestLedgerSubjectOfAProject(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := ofProject("demo"), ofProject("demo")
+		a.ID, b.ID = rapid.String().Draw(t, "a"), rapid.String().Draw(t, "b")
+		one, other := queue.LedgerSubject("default", a), queue.LedgerSubject("default", b)
+		last := one[strings.LastIndexByte(one, '.')+1:]
+		if len(last) != 32 || strings.Trim(last, "0123456789abcdef") != "" || strings.Count(one, ".") != 5 {
+			t.Fatalf("id %q has subject %s", a.ID, one)
+		}
+		if (one == other) != (a.ID == b.ID) {
+			t.Fatalf("ids %q and %q have subjects %s and %s", a.ID, b.ID, one, other)
+		}
+	})
 }

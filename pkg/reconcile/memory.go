@@ -1,66 +1,145 @@
 package reconcile
 
 import (
-	"crypto/sha256"
-	"slices"
-	"sync"
-	"time"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// maxRemembered bounds the memory to about 10 MiB.
-const maxRemembered = 200_000
+// The topics under which workers ask for the ledger's memory, which receivers keep.
+const (
+	TopicKnown = "known"
+	TopicUnits = "units"
+)
 
-// rememberedFor bounds how long a fact is relied on: a listing does not tell when a tag moved between two signature
-// manifests that it shows both.
-const rememberedFor = time.Hour
+// MaxBatch is how many references one question has at most.
+const MaxBatch = 100
 
-// memory knows which manifests were seen to carry a valid signature, together with the signature manifests that Harbor
-// listed for them then: content under a digest never changes, so this holds as long as the listing shows the same. And it
-// knows which ones a sweep has asked for: one that is never signed, such as an untagged attestation, would otherwise be
-// asked for, looked at and skipped by every sweep.
-type memory struct {
-	mu   sync.Mutex
-	seen map[[sha256.Size]byte]time.Time // when; guarded by mu
+type knownQuestion struct {
+	Refs []artifact.Ref `json:"refs"`
 }
 
-func newMemory() *memory { return &memory{seen: make(map[[sha256.Size]byte]time.Time)} }
-
-func (m *memory) lately(k [sha256.Size]byte) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	at, found := m.seen[k]
-	return found && time.Since(at) < rememberedFor
+type knownAnswer struct {
+	Known []artifact.Known `json:"known"`
 }
 
-func (m *memory) forget(k [sha256.Size]byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.seen, k)
+type unitsQuestion struct {
+	Project string `json:"project"`
+	After   string `json:"after,omitempty"`
+	Limit   int    `json:"limit"`
 }
 
-func (m *memory) remember(k [sha256.Size]byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.seen) >= maxRemembered {
-		clear(m.seen) // forgetting costs work, never truth
+type unitsAnswer struct {
+	Refs []artifact.Ref `json:"refs"`
+	Next string         `json:"next,omitempty"`
+}
+
+// Asker carries a question to whoever answers, and the answer back.
+type Asker interface {
+	Ask(ctx context.Context, topic string, request []byte) ([]byte, error)
+}
+
+// RemoteMemory is a [Memory] that asks over the queue. An answer that does not fit its question is a transient fault.
+type RemoteMemory struct{ asker Asker }
+
+// NewRemoteMemory makes a RemoteMemory.
+func NewRemoteMemory(asker Asker) (*RemoteMemory, error) {
+	if asker == nil {
+		return nil, errors.New("remote memory: who is asked is required")
 	}
-	m.seen[k] = time.Now()
+	return &RemoteMemory{asker: asker}, nil
 }
 
-// verifiedKey names the fact that a manifest was seen signed as a revision of the policies asks, while Harbor listed these
-// signatures.
-func verifiedKey(revision string, l artifact.Listed) [sha256.Size]byte {
-	h := sha256.New()
-	h.Write([]byte("verified " + revision + " " + l.Ref.String()))
-	for _, digest := range slices.Sorted(slices.Values(l.Signatures)) {
-		h.Write([]byte("\n" + digest))
+// Known implements [Memory].
+func (m *RemoteMemory) Known(ctx context.Context, refs []artifact.Ref) ([]artifact.Known, error) {
+	answer, err := ask[knownAnswer](ctx, m.asker, TopicKnown, knownQuestion{Refs: refs})
+	if err != nil {
+		return nil, fmt.Errorf("asking what the ledger knows: %w", err)
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	return answer.Known, fits(refs, answer.Known)
 }
 
-// askedKey names the fact that a sweep asked for a manifest.
-func askedKey(ref artifact.Ref) [sha256.Size]byte {
-	return sha256.Sum256([]byte("asked " + ref.String()))
+// Units implements [Memory].
+func (m *RemoteMemory) Units(ctx context.Context, project, after string, limit int) ([]artifact.Ref, string, error) {
+	answer, err := ask[unitsAnswer](ctx, m.asker, TopicUnits, unitsQuestion{Project: project, After: after, Limit: limit})
+	if err != nil {
+		return nil, "", fmt.Errorf("asking for the digests that the ledger knows: %w", err)
+	}
+	if answer.Next != "" && answer.Next == after {
+		return nil, "", fault.Newf(fault.Transient, fault.BadAnswer, "the ledger's list of digests does not go on")
+	}
+	return answer.Refs, answer.Next, nil
+}
+
+func ask[T any](ctx context.Context, asker Asker, topic string, question any) (T, error) {
+	var answer T
+	data, err := json.Marshal(question)
+	if err != nil {
+		return answer, fault.New(fault.Permanent, fault.Malformed, err)
+	}
+	if data, err = asker.Ask(ctx, topic, data); err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return answer, fault.New(fault.Transient, fault.BadAnswer, err)
+	}
+	return answer, nil
+}
+
+// fits refuses an answer in which what belongs to one reference could be taken for another's.
+func fits(refs []artifact.Ref, known []artifact.Known) error {
+	if len(known) != len(refs) {
+		return fault.Newf(fault.Transient, fault.BadAnswer, "the ledger answers for %d digests, want %d", len(known), len(refs))
+	}
+	for i, k := range known {
+		if k.Ref != refs[i] {
+			return fault.Newf(fault.Transient, fault.BadAnswer, "the ledger answers for %s, want %s", k.Ref, refs[i])
+		}
+	}
+	return nil
+}
+
+// AnswerKnown gives the function that answers questions of [TopicKnown] from a memory.
+func AnswerKnown(m Memory) func(ctx context.Context, question []byte) ([]byte, error) {
+	return func(ctx context.Context, question []byte) ([]byte, error) {
+		var q knownQuestion
+		if err := json.Unmarshal(question, &q); err != nil {
+			return nil, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("reading the question: %w", err))
+		}
+		if len(q.Refs) > MaxBatch {
+			return nil, fault.Newf(fault.Permanent, fault.TooLarge, "a question about %d digests, at most %d are answered", len(q.Refs), MaxBatch)
+		}
+		for _, ref := range q.Refs {
+			if ref.IsZero() {
+				return nil, fault.Newf(fault.Permanent, fault.Malformed, "a question about nothing")
+			}
+		}
+		known, err := m.Known(ctx, q.Refs)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(knownAnswer{Known: known})
+	}
+}
+
+// AnswerUnits gives the function that answers questions of [TopicUnits] from a memory.
+func AnswerUnits(m Memory) func(ctx context.Context, question []byte) ([]byte, error) {
+	return func(ctx context.Context, question []byte) ([]byte, error) {
+		var q unitsQuestion
+		if err := json.Unmarshal(question, &q); err != nil {
+			return nil, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("reading the question: %w", err))
+		}
+		if err := artifact.ValidateProject(q.Project); err != nil || q.Limit < 1 {
+			return nil, fault.Newf(fault.Permanent, fault.Malformed, "want a project and a limit of at least 1")
+		}
+		refs, next, err := m.Units(ctx, q.Project, q.After, min(q.Limit, MaxBatch))
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(unitsAnswer{Refs: refs, Next: next})
+	}
 }

@@ -4,50 +4,95 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// outcome is how a tick ended; it is a metric label.
+type outcome string
+
+const (
+	done      outcome = "done"
+	failed    outcome = "failed"
+	paused    outcome = "paused"    // goes on when the tick is delivered again
+	skipped   outcome = "skipped"   // not due, too late, or another worker does it
+	suspended outcome = "suspended" // another project stands under the name
+	overtaken outcome = "overtaken" // another worker goes on
 )
 
 type metrics struct {
 	sweeps        *prometheus.CounterVec
 	manifests     *prometheus.CounterVec
-	seconds       prometheus.Histogram
-	lastSuccess   prometheus.Gauge
+	seconds       *prometheus.HistogramVec
+	lastSuccess   *prometheus.GaugeVec
 	proposeErrors prometheus.Counter
+	removed       prometheus.Counter
+	missed        prometheus.Counter
+	feed          prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer, r *Reconciler) *metrics {
 	m := &metrics{
 		sweeps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "harborseal_sweeps_total", Help: "Sweeps of one project, by outcome (done, failed, skipped).",
-		}, []string{"outcome"}),
+			Name: "harborseal_sweeps_total", Help: "Ticks of sweeps, by kind (full, recent) and outcome (done, failed, paused, skipped, suspended, overtaken).",
+		}, []string{"kind", "outcome"}),
 		manifests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "harborseal_sweep_manifests_total", Help: "Manifests that sweeps looked at, by what they found (signed, requested, waiting, dead, excluded, asked_before).",
-		}, []string{"found"}),
-		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "harborseal_sweep_seconds", Help: "Time of a sweep of one project.", Buckets: prometheus.ExponentialBuckets(0.1, 2.5, 12),
-		}),
-		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "harborseal_sweep_last_success_timestamp_seconds", Help: "When this replica last finished a sweep.",
-		}),
+			Name: "harborseal_sweep_manifests_total",
+			Help: "Manifests that sweeps looked at, by kind and finding (signed, requested, pending, dead, excluded, blocked, unsigned, gone, known).",
+		}, []string{"kind", "finding"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "harborseal_sweep_seconds", Help: "Time of a sweep, from its beginning, by kind.", Buckets: prometheus.ExponentialBuckets(0.1, 2.5, 14),
+		}, []string{"kind"}),
+		lastSuccess: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "harborseal_sweep_last_success_timestamp_seconds", Help: "When this replica last finished a sweep, by kind.",
+		}, []string{"kind"}),
 		proposeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "harborseal_sweep_propose_errors_total", Help: "Intervals in which this replica could not propose all sweeps.",
 		}),
+		removed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "harborseal_removed_signatures_total", Help: "Signatures that were verified once and have vanished from Harbor.",
+		}),
+		missed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "harborseal_missed_pushes_total", Help: "Pushes that neither a webhook nor Harbor's feed has told of.",
+		}),
+		feed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "harborseal_sweep_feed_available", Help: "1 if the last recent sweep of this replica used Harbor's feed of pushes, 0 if it listed the projects.",
+		}),
 	}
-	if reg != nil {
-		for _, c := range []prometheus.Collector{m.sweeps, m.manifests, m.seconds, m.lastSuccess, m.proposeErrors} {
-			reg.MustRegister(c)
-		}
+	if reg == nil {
+		return m
 	}
+	for _, c := range []prometheus.Collector{m.sweeps, m.manifests, m.seconds, m.lastSuccess, m.proposeErrors, m.removed, m.missed, m.feed} {
+		reg.MustRegister(c)
+	}
+	reg.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "harborseal_sweep_harbor_requests_total", Help: "Requests of sweeps to Harbor and its registry.",
+		}, func() float64 { return float64(r.cfg.Budget.Requests()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "harborseal_sweep_oldest_unfinished_timestamp_seconds", Help: "When the oldest sweep began that this replica has not finished; 0 if there is none.",
+		}, r.oldestUnfinished),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "harborseal_rotation_pending",
+			Help: "Manifests that no active key has signed, by the last sweeps of this replica; the replicas add up.",
+		}, r.rotationPending),
+	)
 	return m
 }
 
-func (m *metrics) swept(started time.Time) {
-	m.sweeps.WithLabelValues("done").Inc()
-	m.seconds.Observe(time.Since(started).Seconds())
-	m.lastSuccess.SetToCurrentTime()
+func (m *metrics) ended(kind string, o outcome) { m.sweeps.WithLabelValues(kind, string(o)).Inc() }
+
+func (m *metrics) succeeded(kind string, started time.Time) {
+	m.ended(kind, done)
+	m.seconds.WithLabelValues(kind).Observe(time.Since(started).Seconds())
+	m.lastSuccess.WithLabelValues(kind).SetToCurrentTime()
 }
 
-func (m *metrics) checked(s Summary) {
-	for found, n := range map[string]int{"signed": s.Signed, "requested": s.Requested, "waiting": s.Waiting, "dead": s.Dead, "excluded": s.Excluded, "asked_before": s.AskedBefore} {
-		m.manifests.WithLabelValues(found).Add(float64(n))
+func (m *metrics) counted(s artifact.Sweep) {
+	for finding, n := range map[string]int{
+		"signed": s.Signed, "requested": s.Requested, "pending": s.Pending, "dead": s.Failed,
+		"excluded": s.Excluded, "blocked": s.Blocked, "unsigned": s.Unsigned, "gone": s.Gone,
+	} {
+		m.manifests.WithLabelValues(Full, finding).Add(float64(n))
 	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // sign makes sure that ref carries what its policy asks for and has seen it in the registry when it returns nil. A
-// signature of any accepted key is enough, and a second one is never added.
+// signature of any accepted key is enough unless the policy asks for the active one's, and a second one that would satisfy
+// the policy no better is never added.
 func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, out outcome) (outcome, error) {
 	need, err := s.cfg.Verifier.Require(ctx, j.policy)
 	if err != nil {
@@ -27,7 +28,7 @@ func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, o
 	failpoint.Hit(failpoint.SigningAfterLookup)
 	out.kind, out.how, out.signatures = artifact.Signed, artifact.Found, verdict.Signatures
 	if verdict.LockedBy != "" {
-		out.note = s.standIn(j.request.Ref, verdict.LockedBy)
+		out.note = standIn(s.cfg.Legacy, j.request.Ref, verdict.LockedBy)
 	}
 	var failed error
 	for _, format := range verdict.Missing {
@@ -38,7 +39,7 @@ func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, o
 				break // a bundle stands in for all that is missing
 			}
 		} else if err == nil {
-			out.how, out.signatures = artifact.Made, append(out.signatures, made...)
+			out.how, out.signatures = artifact.Made, replace(out.signatures, format, made)
 		}
 		if err != nil && !fault.Is(err, fault.Permanent) {
 			return outcome{}, err
@@ -50,9 +51,14 @@ func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, o
 	if failed != nil {
 		return outcome{}, failed
 	}
-	slices.SortFunc(out.signatures, func(a, b artifact.Evidence) int { return -strings.Compare(string(a.Format), string(b.Format)) })
+	slices.SortStableFunc(out.signatures, func(a, b artifact.Evidence) int { return -strings.Compare(string(a.Format), string(b.Format)) })
 	j.unsigned = false // what fails from here on does not undo it
 	return out, nil
+}
+
+// replace gives the evidence with that of one format, whose manifest may be another one now, taken from what was read back.
+func replace(all []artifact.Evidence, format artifact.Format, found []artifact.Evidence) []artifact.Evidence {
+	return append(slices.DeleteFunc(all, func(e artifact.Evidence) bool { return e.Format == format }), found...)
 }
 
 // look verifies what is there. Where the key signs differently each time, and something stands under the tag that is not
@@ -79,7 +85,7 @@ func (s *Service) locked(ctx context.Context, j *job, subject artifact.Manifest,
 		return out, fmt.Errorf("looking at the locked tag: %w", err)
 	}
 	if verdict.Signed() && verdict.LockedBy == "" {
-		out.signatures = append(out.signatures, verdict.Signatures...)
+		out.signatures = replace(out.signatures, artifact.Legacy, verdict.Signatures)
 		return out, nil
 	}
 	rule, err := s.cfg.Harbor.LockedBy(ctx, ref.Repository(), s.cfg.Legacy.Tag(ref.Digest()))
@@ -94,7 +100,7 @@ func (s *Service) locked(ctx context.Context, j *job, subject artifact.Manifest,
 		return out, fault.Newf(fault.Permanent, fault.Immutable,
 			"%w (%s); exclude sha256-*.sig from the rule, or upgrade Harbor %.32q to 2.15 or later, where a bundle needs no tag", cause, rule, version)
 	}
-	out.note = s.standIn(ref, rule)
+	out.note = standIn(s.cfg.Legacy, ref, rule)
 	need = need.Only(artifact.Bundle)
 	if verdict, err = s.cfg.Verifier.Verify(ctx, ref, need); err != nil {
 		return out, fmt.Errorf("looking for a bundle: %w", err)
@@ -107,10 +113,6 @@ func (s *Service) locked(ctx context.Context, j *job, subject artifact.Manifest,
 	return out, err
 }
 
-func (s *Service) standIn(ref artifact.Ref, rule string) string {
-	return fmt.Sprintf("the tag %s is locked by %s: a bundle stands in for it", s.cfg.Legacy.Tag(ref.Digest()), rule)
-}
-
 // attachment is a signature to be made.
 type attachment struct {
 	subject artifact.Manifest
@@ -119,7 +121,8 @@ type attachment struct {
 	tag     *artifact.Manifest // what stands under the legacy tag; nil if nothing
 }
 
-// attach signs ref in one format, puts the signature beside those that are there, and reads it back.
+// attach signs ref in one format, puts the signature beside those that are there, and reads it back. The error is a
+// [changedError] if the policy does not say sign any more.
 //
 // A crash before the signature is kept costs one signature of the key that nobody saw. From then on every attempt, of
 // this program and of others, attaches the same bytes. A crash before the manifest is put leaves at most a blob that
@@ -152,10 +155,14 @@ func (s *Service) attach(ctx context.Context, j *job, a attachment) ([]artifact.
 	return verdict.Signatures, nil
 }
 
-// signature makes a signature and keeps it, or gives the one that another attempt has kept.
+// signature makes a signature and keeps it, or gives the one that another attempt has kept. What a policy that changed stops
+// is the key: what is signed already is attached.
 func (s *Service) signature(ctx context.Context, j *job, a attachment) (artifact.Signature, error) {
 	ref := j.request.Ref
 	claim := s.cfg.Verifier.Claim(ref, a.need)
+	if err := s.decideAgain(ctx, j); err != nil {
+		return artifact.Signature{}, err
+	}
 	made, err := s.cfg.Keys.Sign(ctx, a.need.Key, a.format, claim)
 	if err != nil {
 		return artifact.Signature{}, fmt.Errorf("signing: %w", err)

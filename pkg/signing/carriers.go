@@ -48,3 +48,8 @@ func restore(ctx context.Context, v *Verifier, m *Merger, ref artifact.Ref, need
 	}
 	return v.Verify(ctx, ref, need)
 }
+
+// standIn says, for people, why there is a bundle and no signature under the tag.
+func standIn(legacy LegacyFormat, ref artifact.Ref, rule string) string {
+	return fmt.Sprintf("the tag %s is locked by %s: a bundle stands in for it", legacy.Tag(ref.Digest()), rule)
+}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -20,6 +22,9 @@ const (
 	firstDelay = time.Second
 	lastDelay  = 5 * time.Minute
 )
+
+// pauseDelay is how long a request waits at most before it asks whether signing is still paused.
+const pauseDelay = 30 * time.Second
 
 // requeueTimeout bounds the look for a push that came in during the work.
 const requeueTimeout = 5 * time.Second
@@ -61,9 +66,9 @@ func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
 // later push of the same digest another.
 func (s *Service) event(j *job, out outcome) artifact.Event {
 	e := s.newEvent(j, out.kind, string(out.reason))
-	e.MediaType = out.mediaType
+	e.MediaType, e.Detail = out.mediaType, out.note
 	if out.kind == artifact.Signed {
-		e.How, e.Signatures, e.Detail = out.how, out.signatures, out.note
+		e.How, e.Signatures = out.how, out.signatures
 		first := out.signatures[0]
 		e.Format, e.KeyID, e.SignatureDigest = first.Format, first.KeyID, first.Digest
 		parts := []string{e.CorrelationID}
@@ -90,9 +95,9 @@ func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.E
 	}
 }
 
-// requeue asks again for a digest that was pushed while its request was in work: that push was refused as a duplicate of
-// a request that then ended without a signature. It comes after the acknowledgement, because before it the queue would
-// refuse this request as well.
+// requeue asks again for a digest that was pushed, or that an index asked for, while its request was in work: that was
+// refused as a duplicate of a request that then ended without a signature. It comes after the acknowledgement, because
+// before it the queue would refuse this request as well.
 func (s *Service) requeue(ctx context.Context, j *job) {
 	ref := j.request.Ref
 	if j.seen == 0 && !j.looked {
@@ -101,17 +106,36 @@ func (s *Service) requeue(ctx context.Context, j *job) {
 	// The request is gone: nobody else will look, also if this program is stopping.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requeueTimeout)
 	defer cancel()
-	seq, event, err := s.cfg.Queue.LastReceived(ctx, ref)
-	if err == nil && seq > j.seen {
-		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{
-			Ref: ref, Lane: artifact.Live, Origin: artifact.OriginRequeue, Actor: event.Actor,
-			CorrelationID: event.CorrelationID, RequestedAt: s.cfg.Now().UTC(), ReceivedSeq: seq,
-		})
+	again, missed, err := s.missed(ctx, j)
+	if missed {
+		_, err = s.cfg.Queue.Enqueue(ctx, again)
 	}
 	if err != nil {
 		s.cfg.Logger.Warn().Err(err).Str("project", ref.Project()).Str("repository", ref.Repository()).Str("digest", ref.Digest()).
 			Msg("looking for a push during the work failed: the next sweep will find it")
 	}
+}
+
+// missed gives the request for what came in behind the look of this attempt. That for an index names no event, so that the
+// attempt at it looks for the newest one first: nothing is asked for twice because of one event, whichever signer works on it.
+func (s *Service) missed(ctx context.Context, j *job) (again artifact.Request, missed bool, err error) {
+	again = artifact.Request{
+		Ref: j.request.Ref, Lane: artifact.Live, Origin: artifact.OriginRequeue, RequestedAt: s.cfg.Now().UTC(),
+	}
+	seq, event, err := s.cfg.Queue.LastReceived(ctx, again.Ref)
+	if err != nil {
+		return again, false, err
+	}
+	if seq > j.seen {
+		again.Actor, again.CorrelationID, again.ReceivedSeq = event.Actor, event.CorrelationID, seq
+		return again, true, nil
+	}
+	// The attempt that follows finds the event of the index too: it needs not be told which one it was.
+	if seq, err = s.cfg.Queue.LastQueued(ctx, again.Ref); err != nil {
+		return again, false, err
+	}
+	again.Lane, again.Actor, again.CorrelationID = j.request.Lane, j.request.Actor, j.request.CorrelationID
+	return again, seq > j.queued, nil
 }
 
 // projectIsGone tells a deleted project from a missing right. Who cannot tell says no.
@@ -126,7 +150,7 @@ func (s *Service) projectIsGone(ctx context.Context, j *job, err error) bool {
 // fail turns a fault into what happens to the request.
 func (s *Service) fail(ctx context.Context, j *job, err error) {
 	f := fault.Of(err)
-	age := s.cfg.Now().Sub(j.delivery.FirstSeen())
+	age := s.age(j)
 	if ofTheAccount(f.Reason) {
 		f.Kind = fault.Transient // not this digest's: the account is renewed, or Harbor's database answers again
 	}
@@ -140,6 +164,10 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 		Str("kind", string(f.Kind)).Str("reason", string(f.Reason)).Logger()
 	if ctx.Err() != nil {
 		log.Info().Err(err).Msg("attempt interrupted: the request goes back to the queue")
+		return
+	}
+	if f.Reason == fault.Paused {
+		s.postpone(ctx, j, f, log)
 		return
 	}
 	if f.Kind == fault.Permanent || tooOld {
@@ -163,6 +191,25 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 	if err := j.delivery.Retry(ctx, delay); err != nil {
 		log.Warn().Err(err).Msg("giving the request back failed: the queue will deliver it when its deadline has passed")
 	}
+}
+
+// postpone lets a request wait until signing is resumed, however long that takes: it is no failure of the digest.
+func (s *Service) postpone(ctx context.Context, j *job, f fault.Error, log zerolog.Logger) {
+	delay := pauseDelay - rand.N(pauseDelay/2) //nolint:gosec // spreads load, keeps no secret
+	s.metrics.failed(artifact.Failed, f)
+	log.Debug().Err(f.Err).Dur("delay_ms", delay).Msg("signing is paused: the request waits")
+	if err := j.delivery.Retry(ctx, delay); err != nil {
+		log.Warn().Err(err).Msg("giving the request back failed: the queue will deliver it when its deadline has passed")
+	}
+}
+
+// age is how long a request could have been worked on: not while signing was paused.
+func (s *Service) age(j *job) time.Duration {
+	since := j.delivery.FirstSeen()
+	if j.policy.ResumedAt.After(since) {
+		since = j.policy.ResumedAt
+	}
+	return s.cfg.Now().Sub(since)
 }
 
 // ofTheAccount says whether a failure is about the robot account and not about one digest. Harbor refuses a good account too

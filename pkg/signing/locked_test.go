@@ -33,7 +33,8 @@ func (w *world) review(t *testing.T, p parts, l artifact.Listed) (bool, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.Signed(t.Context(), w.policies.Lookup(l.Ref.Project()), l)
+	_, _, signed, err := r.Verify(t.Context(), w.policies[l.Ref.Project()], l)
+	return signed, err
 }
 
 // bundlesOf counts the bundles that refer to ref.

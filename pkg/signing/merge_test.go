@@ -205,7 +205,7 @@ func TestReview(t *testing.T) {
 	ask := func(want bool, requests string) {
 		t.Helper()
 		w.operations = nil
-		got, err := review.Signed(t.Context(), w.policies.Lookup("demo"), listed())
+		_, _, got, err := review.Verify(t.Context(), w.policies["demo"], listed())
 		if err != nil || got != want || w.requests() != requests {
 			t.Errorf("Signed() = %t, %v with %s; want %t with %s", got, err, w.requests(), want, requests)
 		}

@@ -19,10 +19,10 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "harborseal_signing_outcomes_total", Help: "Requests that ended, by outcome (signed, skipped, gone), how, and reason.",
+			Name: "harborseal_signing_outcomes_total", Help: "Requests that ended, by outcome (signed, skipped, blocked, gone), how, and reason.",
 		}, []string{"outcome", "how", "reason"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "harborseal_signing_failures_total", Help: "Attempts that failed, by what followed (failed: repeated, dead: given up), kind and reason.",
+			Name: "harborseal_signing_failures_total", Help: "Attempts that failed, by what followed (failed: repeated, dead: given up), kind and reason; those that wait for a pause to end have the reason paused.",
 		}, []string{"outcome", "kind", "reason"}),
 		signatures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "harborseal_signing_signatures_total", Help: "Signatures that were attached and read back, by format.",

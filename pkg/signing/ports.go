@@ -37,6 +37,10 @@ type Keys interface {
 	Accepts(key, keyID string) bool
 	// Deterministic says whether the key of this name makes the same signature of the same claim each time.
 	Deterministic(key string) bool
+	// KeyID is the id of the key of this name; false if there is none.
+	KeyID(key string) (string, bool)
+	// KeySet names the keys whose signatures count anywhere: it is another one whenever one of them comes or goes.
+	KeySet() string
 }
 
 // Fetch reads a blob of the subject's repository by its digest.
@@ -76,6 +80,11 @@ type Harbor interface {
 	// ProjectExists says whether there is a project. Harbor gives no right on a project that is not there, so that a
 	// deleted one looks like a missing right to everything else.
 	ProjectExists(ctx context.Context, project string) (bool, error)
+	// ProjectID gives Harbor's id of the project, which may be some seconds old. The fault is Gone if there is none,
+	// or none that the account may see.
+	ProjectID(ctx context.Context, project string) (int64, error)
+	// Artifact gives what Harbor lists about a manifest; its tags are asked for. The fault is Gone if Harbor does not list it.
+	Artifact(ctx context.Context, ref artifact.Ref) (artifact.Listed, error)
 	// Bundles says whether Harbor takes a bundle for a signature, and which version it is.
 	Bundles(ctx context.Context) (can bool, version string, err error)
 	// LockedBy gives the immutability rule, in one line for people, that locks a tag; empty if none does. The fault is Denied
@@ -91,6 +100,8 @@ type Queue interface {
 	Enqueue(ctx context.Context, request artifact.Request) (duplicate bool, err error)
 	// LastReceived gives the newest received event of ref and its sequence, 0 if there is none.
 	LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, event artifact.Event, err error)
+	// LastQueued gives the sequence of the newest queued event of ref, 0 if there is none: no index in scope names it then.
+	LastQueued(ctx context.Context, ref artifact.Ref) (seq uint64, err error)
 	// LedgerSeq is the sequence of the newest event.
 	LedgerSeq(ctx context.Context) (uint64, error)
 	// Keep stores a signature before it is attached, and gives the one that was kept before for the same digest, format and

@@ -51,7 +51,7 @@ func TestReviewOfATagThatStaysAsItIs(t *testing.T) {
 			w.attempt(t, s, ref, 1)
 			tt.change(w, ref)
 			if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); signed != tt.want || err != nil {
-				t.Errorf("Signed() = %t, %v, want %t", signed, err, tt.want)
+				t.Errorf("signed = %t, %v, want %t", signed, err, tt.want)
 			}
 		})
 	}
@@ -81,7 +81,7 @@ func TestReviewOfBundlesMergesNothing(t *testing.T) {
 	w.put(t, ref, w.foreign("demo/app", "one"))
 	w.put(t, ref, w.foreign("demo/app", "two"))
 	if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); !signed || err != nil {
-		t.Errorf("Signed() = %t, %v, want true", signed, err)
+		t.Errorf("signed = %t, %v, want true", signed, err)
 	}
 	if want := "list referrers, get manifest, get blob"; w.requests() != want {
 		t.Errorf("requests %s, want %s", w.requests(), want)
@@ -97,7 +97,7 @@ func TestReviewOfOurOwn(t *testing.T) {
 	s, _ := newService(t, w)
 	w.attempt(t, s, ref, 1)
 	if signed, err := w.review(t, newParts(t, w), w.listed(t, ref)); !signed || err != nil {
-		t.Errorf("Signed() = %t, %v, want true", signed, err)
+		t.Errorf("signed = %t, %v, want true", signed, err)
 	}
 	if want := "get manifest, list referrers, get manifest, get blob"; w.requests() != want {
 		t.Errorf("requests %s, want %s", w.requests(), want)

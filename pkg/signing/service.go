@@ -3,8 +3,9 @@
 //
 // It guarantees, for each delivery: nothing is acknowledged before its outcome is in the ledger; "signed" is recorded only
 // after the signature was read from the registry and verified; a repetition, by this process or another, ends with the
-// same signature bytes. It assumes that a delivery that ends without an acknowledgement is delivered again. It retries
-// nothing itself: faults become delays of the queue.
+// same signature bytes; the key signs only what the policy, looked at right before, says is to be signed. It assumes that a
+// delivery that ends without an acknowledgement is delivered again. It retries nothing itself: faults become delays of the
+// queue.
 //
 // What a crash between two steps leaves behind is written at each step; docs/ARCHITECTURE.md has the whole table.
 package signing
@@ -93,12 +94,12 @@ func New(cfg Config) (*Service, error) {
 
 // outcome is how an attempt that did not fail ended.
 type outcome struct {
-	kind       artifact.Kind // Signed, Skipped or Vanished
+	kind       artifact.Kind // Signed, Skipped, Blocked or Vanished
 	how        artifact.How
 	reason     policy.Reason
 	mediaType  string
 	signatures []artifact.Evidence
-	note       string // for people: what is unusual about the signatures
+	note       string // for people: what is unusual about the signatures, or why there are none
 }
 
 // job is one attempt with what is known at its start. It belongs to the goroutine of its Handle.
@@ -110,6 +111,11 @@ type job struct {
 	// the moment in which the ledger was asked, looked.
 	seen   uint64
 	looked bool
+	// queued is the same for the events by which indexes ask for the manifest.
+	queued uint64
+	// subject is what is known of the manifest once it was read, and tagged says that its tags are.
+	subject policy.Subject
+	tagged  bool
 	// unsigned says that this attempt looked for what the policy asks for and did not find all of it, and asOf is a sequence
 	// that the ledger had reached before.
 	unsigned bool
@@ -124,6 +130,7 @@ func (s *Service) Handle(ctx context.Context, d Delivery) {
 	started := s.cfg.Now()
 	j := &job{delivery: d, request: d.Request(), seen: d.Request().ReceivedSeq}
 	s.saw(j.seen)
+	j.queued = s.ledgerSeq.Load()
 	failpoint.Hit(failpoint.SigningReceived)
 	out, err := s.try(ctx, j)
 	if err != nil {
@@ -197,18 +204,21 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	defer cancel()
 	ref := j.request.Ref
 	var err error
-	if j.policy, err = s.cfg.Policies.Policy(ctx, ref.Project()); err != nil {
-		return outcome{}, fault.Newf(fault.Transient, fault.PolicyUnreadable, "reading the policy: %w", err)
+	if j.policy, err = s.policyOf(ctx, ref); err != nil {
+		return outcome{}, err
 	}
-	if j.seen == 0 {
-		if j.seen, _, err = s.cfg.Queue.LastReceived(ctx, ref); err != nil {
-			return outcome{}, fmt.Errorf("looking for the newest push: %w", err)
-		}
-		s.saw(j.seen)
-		j.looked = true
+	if err := paused(j.policy); err != nil {
+		return outcome{}, err
 	}
-	if d := policy.Admit(j.policy); !d.Sign {
-		return outcome{kind: artifact.Skipped, reason: d.Reason}, nil
+	if err := s.lookBack(ctx, j); err != nil {
+		return outcome{}, err
+	}
+	d, err := s.admit(ctx, ref, j.policy)
+	if err != nil {
+		return outcome{}, err
+	}
+	if !d.Sign {
+		return notSigned(d, ""), nil
 	}
 	failpoint.Hit(failpoint.SigningAfterDecide)
 
@@ -227,17 +237,52 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	if err != nil {
 		return outcome{}, fault.New(fault.Permanent, fault.Malformed, err)
 	}
-	out := outcome{mediaType: description.MediaType}
-	if d := policy.Decide(j.policy, policy.Subject{Ref: ref, Accessory: description.Accessory}); !d.Sign {
-		out.kind, out.reason = artifact.Skipped, d.Reason
-		return out, nil
+	return s.decideAndSign(ctx, j, m, description)
+}
+
+// decideAndSign does with a manifest what the policy says.
+func (s *Service) decideAndSign(ctx context.Context, j *job, m artifact.Manifest, description artifact.Description) (outcome, error) {
+	j.subject = subjectOf(j.request, description)
+	d, err := s.decide(ctx, j, j.policy)
+	if fault.Is(err, fault.Gone) {
+		return outcome{kind: artifact.Vanished}, nil
 	}
-	if err := s.enqueueChildren(ctx, j, description.Children); err != nil {
+	if err != nil {
 		return outcome{}, err
+	}
+	if d.Sign || d.Reason == policy.Observed { // the report then says of each child what would happen to it
+		if err := s.enqueueChildren(ctx, j, description.Children); err != nil {
+			return outcome{}, err
+		}
+	}
+	if !d.Sign {
+		return notSigned(d, description.MediaType), nil
 	}
 	failpoint.Hit(failpoint.SigningAfterChildren)
 	m.MediaType = description.MediaType // what it says of itself; the registry's word passes through proxies
-	return s.sign(ctx, j, m, out)
+	out, err := s.sign(ctx, j, m, outcome{mediaType: description.MediaType})
+	if changed := (*changedError)(nil); errors.As(err, &changed) {
+		return notSigned(changed.decision, description.MediaType), nil
+	}
+	return out, err
+}
+
+// lookBack notes what the attempt covers, where the request does not tell.
+func (s *Service) lookBack(ctx context.Context, j *job) error {
+	if j.seen != 0 {
+		return nil
+	}
+	seen, _, err := s.cfg.Queue.LastReceived(ctx, j.request.Ref)
+	if err != nil {
+		return fmt.Errorf("looking for the newest push: %w", err)
+	}
+	queued, err := s.cfg.Queue.LastQueued(ctx, j.request.Ref)
+	if err != nil {
+		return fmt.Errorf("looking for the newest index: %w", err)
+	}
+	s.saw(seen)
+	j.seen, j.queued, j.looked = seen, queued, true
+	return nil
 }
 
 // enqueueChildren asks for each manifest of an index. It comes before the index is signed and acknowledged, so that a

@@ -26,6 +26,8 @@ type Requirement struct {
 	// Key is the name of the key that signs; Keys.Accepts says whose signatures count beside.
 	Key     string
 	Formats []artifact.Format
+	// ActiveOnly asks for signatures of that very key. Those of other keys that are accepted are seen, and not enough.
+	ActiveOnly bool
 	// Annotations are those of new signatures.
 	Annotations map[string]string
 }
@@ -39,14 +41,15 @@ func (r Requirement) Only(formats ...artifact.Format) Requirement {
 // Verdict is what the registry proves about one manifest at one moment.
 type Verdict struct {
 	// Signatures are those that verify, with a key that is accepted, over this digest and, where the format has a place for
-	// it, under this repository's name. At least one for each format that is not missing.
+	// it, under this repository's name. At least one for each format that is not missing; of each format, those that satisfy
+	// the requirement come first.
 	Signatures []artifact.Evidence
-	// Missing are the required formats in which no signature counts.
+	// Missing are the required formats in which no signature satisfies the requirement.
 	Missing []artifact.Format
 	// Tag is the manifest that stands under the legacy format's tag, whatever it holds; nil if there is none, or if the
 	// legacy format was not asked for.
 	Tag *artifact.Manifest
-	// LockedBy is the immutability rule that keeps the tag as it is, without a signature that counts; empty if none does. A
+	// LockedBy is the immutability rule that keeps the tag as it is, without a signature that is enough; empty if none does. A
 	// bundle stands in for the legacy format then, which is not missing if there is one.
 	LockedBy string
 }
@@ -101,7 +104,7 @@ func (v *Verifier) Require(ctx context.Context, p policy.Policy) (Requirement, e
 	if err != nil {
 		return Requirement{}, fault.Newf(fault.Permanent, fault.UnsupportedFormat, "this Harbor is %.32q: %w", version, err)
 	}
-	return Requirement{Key: p.Terms.Key, Formats: formats, Annotations: p.Terms.Annotations}, nil
+	return Requirement{Key: p.Terms.Key, Formats: formats, ActiveOnly: p.Terms.ActiveKeyOnly, Annotations: p.Terms.Annotations}, nil
 }
 
 // Claim is what a signature of ref says.
@@ -116,11 +119,11 @@ func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref, r Requirement) 
 	formats := r.Formats
 	if slices.Contains(formats, artifact.Legacy) {
 		var err error
-		var found []artifact.Evidence
+		var found evidence
 		if verdict.Tag, found, err = v.legacy(ctx, ref, r); err != nil {
 			return Verdict{}, err
 		}
-		if len(found) == 0 && verdict.Tag != nil {
+		if len(found.enough) == 0 && verdict.Tag != nil {
 			verdict.LockedBy = v.lockedBy(ctx, ref)
 		}
 		if verdict.LockedBy != "" {
@@ -139,11 +142,17 @@ func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref, r Requirement) 
 	return verdict, nil
 }
 
-func (v *Verdict) add(format artifact.Format, found []artifact.Evidence) {
-	if len(found) == 0 {
+// evidence is what was found in one format.
+type evidence struct {
+	enough []artifact.Evidence // satisfy the requirement
+	others []artifact.Evidence // by other keys that are accepted
+}
+
+func (v *Verdict) add(format artifact.Format, found evidence) {
+	if len(found.enough) == 0 {
 		v.Missing = append(v.Missing, format)
 	}
-	v.Signatures = append(v.Signatures, found...)
+	v.Signatures = append(append(v.Signatures, found.enough...), found.others...)
 }
 
 // lockedBy is silent where it cannot tell, or where this Harbor takes no bundle: the put will be refused then, and say why.
@@ -159,29 +168,42 @@ func (v *Verifier) lockedBy(ctx context.Context, ref artifact.Ref) string {
 }
 
 // legacy costs one request where the payloads are as this program writes them.
-func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) (*artifact.Manifest, []artifact.Evidence, error) {
+func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) (*artifact.Manifest, evidence, error) {
 	tag, err := readTag(ctx, v.cfg.Registry, v.cfg.Legacy, ref)
 	if err != nil || tag == nil {
-		return nil, nil, err
+		return nil, evidence{}, err
 	}
-	accepts := func(keyID string) bool { return v.cfg.Keys.Accepts(r.Key, keyID) }
-	signatures, err := v.cfg.Legacy.Verify(ctx, *tag, v.Claim(ref, r), accepts, v.fetch(ref))
+	var found evidence
+	if found.enough, err = v.inTag(ctx, ref, r, *tag, func(keyID string) bool { return v.satisfies(r, keyID) }); err != nil {
+		return nil, evidence{}, err
+	}
+	if r.ActiveOnly {
+		found.others, err = v.inTag(ctx, ref, r, *tag, func(keyID string) bool { return v.counts(r, keyID) && !v.satisfies(r, keyID) })
+	}
+	return tag, found, err
+}
+
+// inTag gives the signatures in a tag's manifest by keys that are wanted. A payload of other keys is not fetched.
+func (v *Verifier) inTag(ctx context.Context, ref artifact.Ref, r Requirement, tag artifact.Manifest, wanted func(keyID string) bool) ([]artifact.Evidence, error) {
+	signatures, err := v.cfg.Legacy.Verify(ctx, tag, v.Claim(ref, r), wanted, v.fetch(ref))
 	if err != nil {
-		return nil, nil, fmt.Errorf("verifying the signatures: %w", err)
+		return nil, fmt.Errorf("verifying the signatures: %w", err)
 	}
 	var found []artifact.Evidence
 	for _, s := range signatures {
 		found = append(found, artifact.Evidence{Format: artifact.Legacy, KeyID: s.KeyID, Digest: tag.Digest})
 	}
-	return tag, found, nil
+	return found, nil
 }
 
-// bundles costs one request, and two for each bundle that was not seen before, up to the first that counts.
-func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement) ([]artifact.Evidence, error) {
+// bundles costs one request, and two for each bundle that was not seen before, up to the first that is enough; where only
+// the active key's are, the others are evidence as well, and all are read.
+func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement) (evidence, error) {
 	listed, err := listReferrers(ctx, v.cfg.Registry, ref)
 	if err != nil {
-		return nil, err
+		return evidence{}, err
 	}
+	var found evidence
 	var unread []artifact.Descriptor
 	for _, d := range listed {
 		if !v.cfg.Bundles.Candidate(d) {
@@ -190,31 +212,53 @@ func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement)
 		keyID, known := v.judged.get(bundleOf{d.Digest, ref.Digest()})
 		if !known {
 			unread = append(unread, d)
-		} else if v.counts(r, keyID) {
-			return bundleEvidence(keyID, d.Digest), nil
+		} else if v.sort(&found, r, keyID, d.Digest) {
+			return found, nil
 		}
 	}
 	for n, d := range unread {
+		if n == maxUnread && len(found.enough) > 0 {
+			break
+		}
 		if n == maxUnread {
-			return nil, fault.Newf(fault.Permanent, fault.TooLarge, "%d bundles by others refer to the manifest, and %d are read at once: delete some", len(unread), maxUnread)
+			return evidence{}, fault.Newf(fault.Permanent, fault.TooLarge, "%d bundles by others refer to the manifest, and %d are read at once: delete some", len(unread), maxUnread)
 		}
 		keyID, err := v.judge(ctx, ref, r, d.Digest)
 		if err != nil {
-			return nil, err
+			return evidence{}, err
 		}
-		if v.counts(r, keyID) {
-			return bundleEvidence(keyID, d.Digest), nil
+		if v.sort(&found, r, keyID, d.Digest) {
+			return found, nil
 		}
 	}
-	return nil, nil
+	return found, nil
 }
 
+// sort adds a bundle to what was found, and says whether no other one needs to be looked at.
+func (v *Verifier) sort(found *evidence, r Requirement, keyID, digest string) (done bool) {
+	e := artifact.Evidence{Format: artifact.Bundle, KeyID: keyID, Digest: digest}
+	switch {
+	case v.satisfies(r, keyID):
+		found.enough = append(found.enough, e)
+		return !r.ActiveOnly
+	case v.counts(r, keyID):
+		found.others = append(found.others, e)
+	}
+	return false
+}
+
+// counts says whether signatures by a key count, satisfies whether one is enough.
 func (v *Verifier) counts(r Requirement, keyID string) bool {
 	return keyID != "" && v.cfg.Keys.Accepts(r.Key, keyID)
 }
 
-func bundleEvidence(keyID, digest string) []artifact.Evidence {
-	return []artifact.Evidence{{Format: artifact.Bundle, KeyID: keyID, Digest: digest}}
+func (v *Verifier) satisfies(r Requirement, keyID string) bool {
+	return v.counts(r, keyID) && (!r.ActiveOnly || v.isActive(r, keyID))
+}
+
+func (v *Verifier) isActive(r Requirement, keyID string) bool {
+	active, known := v.cfg.Keys.KeyID(r.Key)
+	return known && keyID == active
 }
 
 // judge reads a bundle and gives the id of the key that it verifies with, or none. Only what was read is remembered: a

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +35,7 @@ type world struct {
 	ledger    []artifact.Event // without repeated ids
 	waiting   map[artifact.Ref]artifact.Request
 	dead      map[artifact.Ref]artifact.Event
-	policies  *policy.Set
+	policies  map[string]policy.Policy // by project
 	policyErr error
 	tagged    map[string][]artifact.Manifest // repository + " " + tag: all that ever stood under it, in order
 	kept      map[string]artifact.Signature
@@ -45,6 +44,8 @@ type world struct {
 	rulesErr  error    // if they may not be listed
 	exists    bool     // whether Harbor says that the project exists
 	existsErr error
+	projectID int64 // Harbor's id of every project
+	tags      map[artifact.Ref][]string
 
 	operations []string                      // names, in order
 	fail       func(n int, name string) mode // asked for each operation, counted from 1
@@ -67,7 +68,7 @@ func newWorld(t *testing.T, projects ...string) *world {
 	w := &world{
 		manifests: map[string]artifact.Manifest{}, blobs: map[string][]byte{}, tagged: map[string][]artifact.Manifest{},
 		waiting: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]artifact.Event{}, kept: map[string]artifact.Signature{},
-		exists: true,
+		exists: true, tags: map[artifact.Ref][]string{},
 	}
 	w.enable(t, policy.FormatAuto, projects...)
 	return w
@@ -76,11 +77,19 @@ func newWorld(t *testing.T, projects ...string) *world {
 // enable sets the policy: these projects, signed in this format with the key "k".
 func (w *world) enable(t *testing.T, format policy.Format, projects ...string) {
 	t.Helper()
-	set, err := policy.NewSet(policy.SetConfig{Projects: projects, Default: policy.Terms{Format: format, Key: "k"}})
-	if err != nil {
-		t.Fatal(err)
+	w.policies = map[string]policy.Policy{}
+	for _, project := range projects {
+		w.policies[project] = policy.Policy{
+			Project: project, Mode: policy.ModeSign, Manager: policy.ByAPI, Revision: "api-1", Terms: policy.Terms{Format: format, Key: "k"},
+		}
 	}
-	w.policies = set
+}
+
+// change changes the policy of the project "demo".
+func (w *world) change(change func(p *policy.Policy)) {
+	p := w.policies["demo"]
+	change(&p)
+	w.policies["demo"] = p
 }
 
 // do runs one operation under the lock.
@@ -227,127 +236,6 @@ func (w *world) foreign(repository, payload string) artifact.Manifest {
 
 func sigTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
 
-func (w *world) Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature) (kept artifact.Signature, err error) {
-	err = w.do(ctx, "keep", func() error {
-		name := fmt.Sprint(ref, s.Format, s.KeyID)
-		if _, found := w.kept[name]; !found {
-			w.kept[name] = s
-		}
-		kept = w.kept[name]
-		return nil
-	})
-	return kept, err
-}
-
-func (w *world) Bundles(context.Context) (bool, string, error) { return w.bundles, "v0-test", nil }
-
-func (w *world) LockedBy(_ context.Context, repository, tag string) (string, error) {
-	if w.rulesErr != nil || len(w.locked) == 0 {
-		return "", w.rulesErr
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if _, found := w.manifests[repository+" "+tag]; !found {
-		return "", errors.New("asked for a tag that is not there")
-	}
-	return w.locked[0], nil
-}
-
-func (w *world) ProjectExists(context.Context, string) (bool, error) { return w.exists, w.existsErr }
-
-func (w *world) Record(ctx context.Context, e artifact.Event) (seq uint64, err error) {
-	err = w.do(ctx, "record "+string(e.Kind), func() error {
-		if _, err := artifact.EncodeEvent(e); err != nil {
-			return err
-		}
-		if i := slices.IndexFunc(w.ledger, func(other artifact.Event) bool { return other.ID == e.ID }); i >= 0 {
-			seq = uint64(i) + 1
-			return nil
-		}
-		w.ledger = append(w.ledger, e)
-		seq = uint64(len(w.ledger))
-		return nil
-	})
-	return seq, err
-}
-
-func (w *world) Enqueue(ctx context.Context, r artifact.Request) (duplicate bool, err error) {
-	err = w.do(ctx, "enqueue", func() error {
-		if _, err := artifact.EncodeRequest(r); err != nil {
-			return err
-		}
-		if _, duplicate = w.waiting[r.Ref]; !duplicate {
-			w.waiting[r.Ref] = r
-		}
-		return nil
-	})
-	return duplicate, err
-}
-
-func (w *world) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, e artifact.Event, err error) {
-	err = w.do(ctx, "last received", func() error {
-		for i, event := range w.ledger {
-			if event.Kind == artifact.Received && event.Ref == ref {
-				seq, e = uint64(i)+1, event
-			}
-		}
-		return nil
-	})
-	return seq, e, err
-}
-
-func (w *world) LedgerSeq(context.Context) (uint64, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return uint64(len(w.ledger)), nil
-}
-
-func (w *world) ClearDead(ctx context.Context, ref artifact.Ref) error {
-	return w.do(ctx, "clear dead", func() error { delete(w.dead, ref); return nil })
-}
-
-func (w *world) Policy(ctx context.Context, project string) (policy.Policy, error) {
-	if w.policyErr != nil {
-		return policy.Policy{}, w.policyErr
-	}
-	return w.policies.Policy(ctx, project)
-}
-
-// delivery is one attempt; the request stays in the world until it is ended.
-type delivery struct {
-	w         *world
-	request   artifact.Request
-	attempts  uint64
-	firstSeen time.Time
-	ended     string // how
-	delay     time.Duration
-}
-
-func (d *delivery) Request() artifact.Request { return d.request }
-func (d *delivery) Attempts() uint64          { return d.attempts }
-func (d *delivery) FirstSeen() time.Time      { return d.firstSeen }
-
-func (d *delivery) Done(ctx context.Context) error {
-	return d.w.do(ctx, "ack", func() error {
-		d.ended = "done"
-		delete(d.w.waiting, d.request.Ref)
-		return nil
-	})
-}
-
-func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
-	return d.w.do(ctx, "nak", func() error { d.ended, d.delay = "retry", delay; return nil })
-}
-
-func (d *delivery) Bury(ctx context.Context, e artifact.Event) error {
-	return d.w.do(ctx, "bury", func() error {
-		d.ended = "buried"
-		d.w.dead[d.request.Ref] = e
-		delete(d.w.waiting, d.request.Ref)
-		return nil
-	})
-}
-
 // push puts a manifest into the registry and, as the receiver does, the event and the request into the queue.
 func (w *world) push(t *testing.T, repository, mediaType, raw string) artifact.Ref {
 	t.Helper()
@@ -402,7 +290,7 @@ func (w *world) events(kind artifact.Kind, ref artifact.Ref) []artifact.Event {
 // verify gives what a verifier that knows nothing sees, as the policy of the project asks.
 func (w *world) verify(t *testing.T, v *signing.Verifier, ref artifact.Ref) signing.Verdict {
 	t.Helper()
-	need, err := v.Require(t.Context(), w.policies.Lookup(ref.Project()))
+	need, err := v.Require(t.Context(), w.policies[ref.Project()])
 	if err != nil {
 		t.Fatal(err)
 	}

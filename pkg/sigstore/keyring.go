@@ -2,6 +2,8 @@ package sigstore
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -177,6 +179,18 @@ func (r *Keyring) Accepts(name, keyID string) bool {
 func (r *Keyring) Deterministic(name string) bool {
 	k := r.named[name]
 	return k.Signer == nil || k.Signer.Deterministic()
+}
+
+// KeySet names the keys that are not revoked, in 16 hexadecimal digits: it is another one whenever one comes, goes or is
+// revoked. Their names, their order and which of them sign do not matter.
+func (r *Keyring) KeySet() string {
+	ids := make([]string, len(r.valid))
+	for i, key := range r.valid {
+		ids[i] = key.ID()
+	}
+	slices.Sort(ids)
+	sum := sha256.Sum256([]byte(strings.Join(ids, " ")))
+	return hex.EncodeToString(sum[:8])
 }
 
 // KeyID is the id of the key of this name, whatever its state; false if there is none.

@@ -226,3 +226,28 @@ func TestKeyringAccepts(t *testing.T) {
 		t.Errorf("KeyID(nobody) = %q, %v, want none", got, known)
 	}
 }
+
+// TestKeySet: it changes with what may count, and with nothing else.
+func TestKeySet(t *testing.T) {
+	t.Parallel()
+	base := newRing(t, active("p256"), verifyOnly("p384"), revoked("rsa")).KeySet()
+	if len(base) != 16 || strings.Trim(base, "0123456789abcdef") != "" {
+		t.Errorf("KeySet() = %q, want 16 hexadecimal digits", base)
+	}
+	for name, tt := range map[string]struct {
+		ring *sigstore.Keyring
+		same bool
+	}{
+		"another order":           {newRing(t, revoked("rsa"), verifyOnly("p384"), active("p256")), true},
+		"no revoked key":          {newRing(t, active("p256"), verifyOnly("p384")), true},
+		"another one signs":       {newRing(t, active("p384"), verifyOnly("p256")), true},
+		"one more":                {newRing(t, active("p256"), verifyOnly("p384"), verifyOnly("rsa")), false},
+		"one fewer":               {newRing(t, active("p256")), false},
+		"one that is now revoked": {newRing(t, active("p256"), revoked("p384")), false},
+		"another key":             {newRing(t, active("p256"), verifyOnly("second")), false},
+	} {
+		if got := tt.ring.KeySet(); (got == base) != tt.same {
+			t.Errorf("%s: KeySet() = %q, and %q before; the same: want %t", name, got, base, tt.same)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -16,12 +17,14 @@ import (
 	"github.com/harborseal/harborseal/pkg/secretfile"
 )
 
-// authenticator compares Authorization headers with the values in the secret files.
+// authenticator compares Authorization headers with the values in the secret files, which count for all projects, and with
+// the project's own secrets.
 //
 // The files are looked at on each use and read again when they changed, so a new secret counts from the next request on.
 // With two files configured, the new value is put into one while the other still holds the old one, and no delivery is
 // refused meanwhile. Safe for concurrent use.
 type authenticator struct {
+	own    Secrets // nil if there are none
 	logger zerolog.Logger
 
 	mu      sync.Mutex
@@ -37,11 +40,11 @@ type secret struct {
 	failing bool
 }
 
-func newAuthenticator(paths []string, logger zerolog.Logger) (*authenticator, error) {
-	if len(paths) == 0 {
+func newAuthenticator(paths []string, own Secrets, logger zerolog.Logger) (*authenticator, error) {
+	if len(paths) == 0 && own == nil {
 		return nil, errors.New("no webhook secret file is configured: nobody could be let in")
 	}
-	a := &authenticator{logger: logger}
+	a := &authenticator{own: own, logger: logger}
 	var errs []error
 	for _, path := range paths {
 		s := &secret{path: path}
@@ -55,18 +58,21 @@ func newAuthenticator(paths []string, logger zerolog.Logger) (*authenticator, er
 
 // allows says whether the request carries exactly one Authorization header with one of the values. Hashes of equal length
 // are compared, each in constant time and all of them, so that the time tells neither how much of a value was right, nor
-// its length, nor which file it matched.
-func (a *authenticator) allows(header http.Header) bool {
+// its length, nor which file it matched. What a file holds counts whether the projects' own secrets are known or not.
+func (a *authenticator) allows(ctx context.Context, project string, header http.Header) (bool, error) {
 	values := header.Values("Authorization")
 	if len(values) != 1 {
-		return false
+		return false, nil
 	}
 	got := sha256.Sum256([]byte(values[0]))
 	match := 0
 	for _, want := range a.hashes() {
 		match |= subtle.ConstantTimeCompare(got[:], want[:])
 	}
-	return match == 1
+	if match == 1 || a.own == nil {
+		return match == 1, nil
+	}
+	return a.own.Accepts(ctx, project, values[0])
 }
 
 // hashes gives the hashes that count now.

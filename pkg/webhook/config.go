@@ -18,9 +18,14 @@ const (
 	defaultPublishTimeout = 2 * time.Second
 	maxPublishTimeout     = 2 * time.Second
 	defaultMaxBody        = 256 << 10
-	// bodyTimeout and maxPublishTimeout together stay below the 3 s that Harbor waits. A body comes in the packet of its
-	// header, or just behind it.
-	bodyTimeout = 800 * time.Millisecond
+	// secretsTimeout, bodyTimeout and maxPublishTimeout together stay below the 3 s that Harbor waits. Secrets are known in
+	// memory, and a body comes in the packet of its header, or just behind it.
+	secretsTimeout = 100 * time.Millisecond
+	bodyTimeout    = 800 * time.Millisecond
+	// defaultPerSecond and defaultBurst are a project's budget in the live lane: far above what a team pushes by hand, far
+	// below the 600 pushes at once of a pipeline that went wrong.
+	defaultPerSecond = 5
+	defaultBurst     = 50
 	// retryAfter is what a 503 asks for, in seconds. Harbor does not read it and waits 16 s at least; others do.
 	retryAfter = "5"
 )
@@ -30,6 +35,14 @@ type Policies interface {
 	// Policy gives the project's policy as it is known now. A project that nobody enabled has a policy that is not enabled;
 	// an error means that the policies are not known, and Harbor is told to try again. Nothing is written.
 	Policy(ctx context.Context, project string) (policy.Policy, error)
+}
+
+// Secrets knows the secrets that belong to one project each. It must be safe for concurrent use, return when ctx ends, and
+// tell by neither answer nor time whether a project is unknown or the value is wrong.
+type Secrets interface {
+	// Accepts says whether the value of an Authorization header is a secret of the project. An error means that it is not
+	// known at the moment, and Harbor is told to try again; it holds no part of the value. Nothing is written.
+	Accepts(ctx context.Context, project, authorization string) (bool, error)
 }
 
 // Queue takes what follows from a push. Both methods make one attempt, must be safe for concurrent use and return when ctx
@@ -46,9 +59,12 @@ type Queue interface {
 
 // Config is what a handler needs. Fields without a default in their comment are required.
 type Config struct {
-	// SecretFiles name the files that each hold one value of the Authorization header that lets a delivery in. They are read
-	// again when they change.
+	// SecretFiles name the files that each hold one value of the Authorization header that lets deliveries of any project in.
+	// They are read again when they change. There may be none where Secrets is set.
 	SecretFiles []string
+	// Secrets knows what lets deliveries of one project in, at that project's address alone. It is asked after the files. Nil
+	// leaves the files alone.
+	Secrets Secrets
 	// OwnOperators are the names of the signer's robot accounts as they stand in events, such as "robot$harborseal". What
 	// they push by digest is taken for a signature.
 	OwnOperators []string
@@ -56,8 +72,9 @@ type Config struct {
 	HarborName string
 	Policies   Policies
 	Queue      Queue
-	// Lane chooses the lane of a project's next push; it must be quick and safe for concurrent use. Default: always live.
-	Lane func(project string) artifact.Lane
+	// Rate is the budget of each project's pushes in the live lane, where its policy names none: what goes beyond it waits in
+	// the bulk lane. Default: 5 a second, 50 at once.
+	Rate policy.Rate
 	// PublishTimeout bounds everything that is asked of Policies and Queue for one delivery. At most 2 s, which is the
 	// default.
 	PublishTimeout time.Duration
@@ -72,8 +89,11 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Lane == nil {
-		c.Lane = func(string) artifact.Lane { return artifact.Live }
+	if c.Rate.PerSecond == 0 {
+		c.Rate.PerSecond = defaultPerSecond
+	}
+	if c.Rate.Burst == 0 {
+		c.Rate.Burst = defaultBurst
 	}
 	if c.PublishTimeout == 0 {
 		c.PublishTimeout = defaultPublishTimeout
@@ -100,6 +120,9 @@ func (c Config) validate() error {
 	}
 	if c.PublishTimeout < 0 || c.PublishTimeout > maxPublishTimeout {
 		errs = append(errs, fmt.Errorf("publish timeout %s: want more than 0 and at most %s, because Harbor waits 3s in all", c.PublishTimeout, maxPublishTimeout))
+	}
+	if c.Rate.PerSecond < 0 || c.Rate.Burst < 0 {
+		errs = append(errs, errors.New("rate: want positive numbers"))
 	}
 	if c.MaxBody < 0 {
 		errs = append(errs, fmt.Errorf("largest body %d: want a positive number of bytes", c.MaxBody))

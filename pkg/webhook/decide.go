@@ -44,7 +44,7 @@ func (h *Handler) handlePush(ctx context.Context, p policy.Policy, push Push) (A
 		answer.Status, answer.Reason = string(ignored), string(reason)
 	} else {
 		id := h.eventID(push)
-		isDuplicate, err := h.publish(ctx, id, push)
+		isDuplicate, err := h.publish(ctx, id, p.Rate, push)
 		if err != nil {
 			return ArtifactAnswer{}, publishRefusal(push, err)
 		}
@@ -60,7 +60,7 @@ func (h *Handler) handlePush(ctx context.Context, p policy.Policy, push Push) (A
 }
 
 // classify gives the reason for which nothing follows from a push, or nothing. It only saves work: the signer decides again
-// with the manifest before it.
+// with the manifest before it, and in the mode observe says what it would do.
 func (h *Handler) classify(p policy.Policy, push Push) policy.Reason {
 	if d := policy.Admit(p); !d.Sign {
 		return d.Reason
@@ -71,6 +71,9 @@ func (h *Handler) classify(p policy.Policy, push Push) policy.Reason {
 	case push.Tag == "" && slices.Contains(h.cfg.OwnOperators, push.Pusher):
 		// A signature as a referrer comes as a push by digest, which nothing but its operator tells from an image.
 		return policy.OwnPush
+	case !p.Repositories.Matches(push.Ref.Name()):
+		// Certain without the manifest: neither its tags nor an index that names it can bring it into scope.
+		return policy.OutOfScope
 	default:
 		return ""
 	}
@@ -89,7 +92,7 @@ func (h *Handler) eventID(push Push) string {
 // event without a request: the repetition has the same id, so the ledger holds one event, and enqueues it. A crash after
 // Enqueue, before the answer, repeats both: a duplicate, or a request for a manifest that is signed already. Where Harbor
 // does not repeat, because this was its third attempt, the sweep finds the manifest.
-func (h *Handler) publish(ctx context.Context, id string, push Push) (isDuplicate bool, err error) {
+func (h *Handler) publish(ctx context.Context, id string, budget policy.Rate, push Push) (isDuplicate bool, err error) {
 	now := h.cfg.Now().UTC()
 	seq, err := h.cfg.Queue.Record(ctx, artifact.Event{
 		Version:       artifact.Version,
@@ -108,10 +111,12 @@ func (h *Handler) publish(ctx context.Context, id string, push Push) (isDuplicat
 		return false, fmt.Errorf("recording the received event: %w", err)
 	}
 	failpoint.Hit(failpoint.ReceiverAfterRecord)
+	lane := h.budgets.lane(push.Ref.Project(), budget, now)
+	h.metrics.pushes.WithLabelValues(string(lane)).Inc()
 	isDuplicate, err = h.cfg.Queue.Enqueue(ctx, artifact.Request{
 		Version:       artifact.Version,
 		Ref:           push.Ref,
-		Lane:          h.cfg.Lane(push.Ref.Project()),
+		Lane:          lane,
 		Origin:        artifact.OriginWebhook,
 		Actor:         push.Pusher,
 		CorrelationID: id,

@@ -1,10 +1,11 @@
 // Package webhook takes Harbor's reports of pushes over HTTP and hands them to the queue.
 //
 // It guarantees that
-//   - nothing of a request's body is read before its Authorization header was accepted;
+//   - nothing of a request's body is read before its Authorization header was accepted, for the project of the path;
 //   - 202 is answered only after the queue has acknowledged all that follows from the delivery, or if nothing follows from
 //     it, and then with the reason;
 //   - a repeated delivery, in either of Harbor's formats, has the same event id as the first, so that repeating is harmless;
+//   - a project's pushes beyond its budget wait in the bulk lane, so that a flood delays nobody but its own project;
 //   - every answer is given within 3 s, which is as long as Harbor waits, provided that the queue and the policies keep to
 //     the deadline of their contexts.
 //

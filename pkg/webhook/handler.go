@@ -23,13 +23,14 @@ import (
 type Handler struct {
 	cfg     Config
 	auth    *authenticator
+	budgets *budgets
 	metrics *metrics
 }
 
 // New validates cfg and reads the secret files.
 func New(cfg Config) (*Handler, error) {
 	cfg = cfg.withDefaults()
-	auth, err := newAuthenticator(cfg.SecretFiles, cfg.Logger)
+	auth, err := newAuthenticator(cfg.SecretFiles, cfg.Secrets, cfg.Logger)
 	if err := errors.Join(cfg.validate(), err); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
@@ -37,7 +38,7 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{cfg: cfg, auth: auth, metrics: m}, nil
+	return &Handler{cfg: cfg, auth: auth, budgets: newBudgets(cfg.Rate), metrics: m}, nil
 }
 
 // Register adds POST /webhooks/harbor/:project.
@@ -70,6 +71,8 @@ type refusal struct {
 	outcome outcome
 	header  map[string]string
 	problem problem.Document
+	// unread says that nothing of the body was read.
+	unread bool
 	// For the log alone.
 	cause  error
 	reason string
@@ -101,15 +104,8 @@ func (h *Handler) serve(c *gin.Context) {
 
 // read does everything up to a valid delivery. The order matters: nothing of the body is touched for a stranger.
 func (h *Handler) read(c *gin.Context, project string) (Delivery, *refusal) {
-	if !h.auth.allows(c.Request.Header) {
-		return Delivery{}, &refusal{
-			outcome: unauthorized,
-			header:  map[string]string{"WWW-Authenticate": `Bearer realm="harborseal"`},
-			problem: problem.Document{
-				Status: http.StatusUnauthorized,
-				Detail: "The Authorization header is not one that this receiver was configured with. It must equal the auth header of Harbor's webhook policy.",
-			},
-		}
+	if refused := h.admit(c, project); refused != nil {
+		return Delivery{}, refused
 	}
 	format, ok := formatOf(c.Request.Header)
 	if !ok {
@@ -142,6 +138,31 @@ func (h *Handler) read(c *gin.Context, project string) (Delivery, *refusal) {
 		}
 	}
 	return delivery, nil
+}
+
+// admit lets in who knows a secret that counts for the project of the path. The answer to a stranger is the same whether
+// there is such a project or not.
+func (h *Handler) admit(c *gin.Context, project string) *refusal {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), secretsTimeout)
+	defer cancel()
+	allowed, err := h.auth.allows(ctx, project, c.Request.Header)
+	switch {
+	case err != nil:
+		refused := unavailableRefusal(artifact.Ref{}, "The secrets of the projects are not loaded.", fmt.Errorf("asking for the project's secrets: %w", err))
+		refused.unread = true
+		return refused
+	case !allowed:
+		return &refusal{
+			outcome: unauthorized,
+			header:  map[string]string{"WWW-Authenticate": `Bearer realm="harborseal"`},
+			problem: problem.Document{
+				Status: http.StatusUnauthorized,
+				Detail: "The Authorization header is not one that counts for this project. It must equal the auth header of Harbor's webhook policy.",
+			},
+		}
+	default:
+		return nil
+	}
 }
 
 func namespaceField(format Format) string {
@@ -213,7 +234,7 @@ func (h *Handler) refuse(c *gin.Context, project string, r *refusal) {
 		c.Header(name, value)
 	}
 	// Without this, net/http would read the rest of an unread body before it sends the answer, at the pace of whoever sends.
-	if slices.Contains([]outcome{unauthorized, unsupported, tooLarge, tooSlow}, r.outcome) {
+	if slices.Contains([]outcome{unauthorized, unsupported, tooLarge, tooSlow}, r.outcome) || r.unread {
 		c.Header("Connection", "close")
 	}
 	problem.Abort(c, r.problem)

@@ -62,6 +62,19 @@ func TestAnswers(t *testing.T) {
 		},
 		{name: "another event", payload: payload{kind: "PULL_ARTIFACT"}, status: 202, answer: "ignored not_a_push", outcome: "ignored"},
 		{name: "another event, policies not loaded", payload: payload{kind: "PULL_ARTIFACT"}, config: notLoaded, status: 202, answer: "ignored not_a_push", outcome: "ignored"},
+		{
+			name: "mode observe", config: func(c *webhook.Config) { c.Policies = policies{enabled: []string{"demo"}, mode: policy.ModeObserve} },
+			status: 202, answer: "queued ", outcome: "queued", calls: "record enqueue",
+		},
+		{
+			name: "another project stands under the name", config: func(c *webhook.Config) { c.Policies = policies{enabled: []string{"demo"}, suspendedFor: 7} },
+			status: 202, answer: "ignored project_suspended", outcome: "ignored",
+		},
+		{
+			name: "repository out of scope", config: excluding("team/**"), payload: payload{repository: "demo/team/app"},
+			status: 202, answer: "ignored repository_out_of_scope", outcome: "ignored",
+		},
+		{name: "repository beside what is out of scope", config: excluding("team/**"), status: 202, answer: "queued ", outcome: "queued", calls: "record enqueue"},
 		{name: "project not enabled", project: "other", payload: payload{repository: "other/app"}, status: 202, answer: "ignored project_not_enabled", outcome: "ignored"},
 		{name: "signature tag", payload: payload{tag: accessoryTag(".sig")}, status: 202, answer: "ignored accessory", outcome: "ignored"},
 		{name: "attestation tag", payload: payload{tag: accessoryTag(".att")}, status: 202, answer: "ignored accessory", outcome: "ignored"},
@@ -142,6 +155,12 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("%d decisions in the log, want 1:\n%s", lines, d.log)
 			}
 		})
+	}
+}
+
+func excluding(glob string) func(*webhook.Config) {
+	return func(c *webhook.Config) {
+		c.Policies = policies{enabled: []string{"demo"}, repositories: policy.Globs{Exclude: []string{glob}}}
 	}
 }
 
@@ -276,13 +295,10 @@ func TestAPathOfAnotherProjectNamesTheFieldOfItsFormat(t *testing.T) {
 
 func TestWhatIsPublished(t *testing.T) {
 	d := newDoor(t, func(c *webhook.Config) {
-		c.Lane = func(project string) artifact.Lane {
-			if project == "demo" {
-				return artifact.Bulk
-			}
-			return artifact.Live
-		}
+		c.Policies = policies{enabled: []string{"demo"}, rate: policy.Rate{PerSecond: 1e-9, Burst: 1}}
 	})
+	d.do(post(t, "demo", payload{}.encode(t, webhook.Default))) // uses the project's budget up
+	d.queue.events, d.queue.requests = nil, nil
 	d.queue.events = []artifact.Event{{ID: "earlier"}}
 	pushedAt := now.Add(-3 * time.Second)
 	rec := d.do(post(t, "demo", payload{repository: "demo/team/app", operator: "dev", at: pushedAt}.encode(t, webhook.Default)))
@@ -432,11 +448,11 @@ func TestARequestFollowsItsEventThoughTheClientIsGone(t *testing.T) {
 }
 
 func TestNewSaysAllThatIsWrong(t *testing.T) {
-	_, err := webhook.New(webhook.Config{PublishTimeout: 3 * time.Second, MaxBody: -1, OwnOperators: []string{""}})
+	_, err := webhook.New(webhook.Config{PublishTimeout: 3 * time.Second, MaxBody: -1, Rate: policy.Rate{Burst: -1}, OwnOperators: []string{""}})
 	if err == nil {
 		t.Fatal("New() of an empty configuration succeeded")
 	}
-	for _, want := range []string{"no name", "no policies", "no queue", "publish timeout 3s", "largest body", "own operator 0", "no webhook secret file"} {
+	for _, want := range []string{"no name", "no policies", "no queue", "publish timeout 3s", "largest body", "rate", "own operator 0", "no webhook secret file"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not say %q", err, want)
 		}

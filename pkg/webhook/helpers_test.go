@@ -83,12 +83,24 @@ func (q *queue) Enqueue(ctx context.Context, r artifact.Request) (bool, error) {
 
 // policies enables the projects of the list; an error instead means not loaded.
 type policies struct {
-	enabled []string
-	err     error
+	enabled      []string
+	err          error
+	mode         policy.Mode // sign if it is empty
+	rate         policy.Rate
+	repositories policy.Globs
+	suspendedFor int64
 }
 
 func (p policies) Policy(_ context.Context, project string) (policy.Policy, error) {
-	return policy.Policy{Enabled: slices.Contains(p.enabled, project), Revision: "r1"}, p.err
+	found := policy.Policy{Project: project, Revision: "r1"}
+	if slices.Contains(p.enabled, project) {
+		found.Mode, found.Manager = policy.ModeSign, policy.ByAPI
+		if p.mode != "" {
+			found.Mode = p.mode
+		}
+	}
+	found.Rate, found.Repositories, found.SuspendedFor = p.rate, p.repositories, p.suspendedFor
+	return found, p.err
 }
 
 // door is a handler behind the engine that it has in production.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
 )
 
 // outcome is what became of a delivery, from a closed set: it is a metric label.
@@ -24,6 +26,7 @@ const (
 
 type metrics struct {
 	requests *prometheus.CounterVec
+	pushes   *prometheus.CounterVec
 	seconds  prometheus.Histogram
 }
 
@@ -33,6 +36,10 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Name: "harborseal_webhook_requests_total",
 			Help: "Webhook deliveries by what became of them.",
 		}, []string{"outcome"}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_webhook_pushes_total",
+			Help: "Pushes that signing was asked for, by lane: bulk is what goes beyond a project's budget.",
+		}, []string{"lane"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "harborseal_webhook_seconds",
 			Help:    "Time from a delivery's header to its answer. Harbor gives up after 3 s.",
@@ -43,10 +50,13 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	for _, o := range []outcome{queued, duplicate, ignored, unauthorized, unsupported, tooLarge, tooSlow, invalid, unavailable, crashed} {
 		m.requests.WithLabelValues(string(o))
 	}
+	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
+		m.pushes.WithLabelValues(string(lane))
+	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds} {
+	for _, c := range []prometheus.Collector{m.requests, m.pushes, m.seconds} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the webhook metrics: %w", err)
 		}

@@ -9,28 +9,40 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/enroll"
+	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/httpserver"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/ledger/sqldb"
 	"github.com/harborseal/harborseal/pkg/lifecycle"
 	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/queue"
+	"github.com/harborseal/harborseal/pkg/reconcile"
 	"github.com/harborseal/harborseal/pkg/telemetry"
 	"github.com/harborseal/harborseal/pkg/webhook"
 )
 
-// stopMargin is how long closing takes when everything in hand has ended.
-const stopMargin = 5 * time.Second
+const (
+	// stopMargin is how long closing takes when everything in hand has ended.
+	stopMargin = 5 * time.Second
+	// checksAtOnce is how many drift checks run at once over all receivers, and answerers how many questions of the signers
+	// this one answers at once.
+	checksAtOnce = 2
+	answerers    = 4
+)
 
 // App is one receiver. It runs once.
 type App struct {
@@ -38,7 +50,13 @@ type App struct {
 	logger   zerolog.Logger
 	registry *prometheus.Registry
 	dialer   *egress.Dialer
-	policies *policy.Set
+	// transport and harbor are nil where the configuration names no Harbor.
+	transport *http.Transport
+	harbor    *harbor.Client
+	// policies are those of the bucket, of which declared are those of the configuration.
+	policies *book.Book
+	declared *policy.Declared
+	enroll   *enroll.Service
 	store    *sqldb.Store
 	public   *httpserver.Server
 	ops      *httpserver.Server
@@ -83,31 +101,91 @@ func Check(_ context.Context, cfg *config.Receiver) error {
 // build makes what serves the public door.
 func (a *App) build() (*gin.Engine, error) {
 	var err error
-	if a.policies, err = policy.NewSet(policy.SetConfig{Projects: a.cfg.Projects}); err != nil {
+	if a.declared, err = a.cfg.Declared(); err != nil {
 		return nil, err
 	}
-	keys, err := loadKeys(a.cfg.Keys)
-	if err != nil {
+	a.policies = book.New(policy.Terms{})
+	if err := a.buildHarbor(); err != nil {
+		return nil, err
+	}
+	if err := a.buildEnroll(); err != nil {
 		return nil, err
 	}
 	engine, err := httpserver.NewEngine(a.logger, a.registry, a.cfg.HTTP.TrustedProxies)
 	if err != nil {
 		return nil, err
 	}
+	w := a.cfg.Webhook
 	hooks, err := webhook.New(webhook.Config{
-		SecretFiles: a.cfg.Webhook.SecretFiles, OwnOperators: a.cfg.Webhook.OwnOperators, HarborName: a.cfg.Harbor.Name,
-		Policies: a.policies, Queue: connectedQueue{a}, Logger: a.logger, Registerer: a.registry,
+		SecretFiles: w.SecretFiles, Secrets: a.enroll, OwnOperators: w.OwnOperators, HarborName: a.cfg.Harbor.Name,
+		Policies: a.policies, Queue: connectedQueue{a}, Rate: policy.Rate{PerSecond: w.Rate.PerSecond, Burst: w.Rate.Burst},
+		Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return nil, err
 	}
 	hooks.Register(engine)
-	report, err := api.New(api.Config{Signatures: a.store, Registry: a.cfg.Harbor.PublicHost, TokensFile: a.cfg.API.TokensFile, Keys: keys, Logger: a.logger})
+	report, err := a.buildAPI()
 	if err != nil {
 		return nil, err
 	}
 	report.Register(engine)
 	return engine, nil
+}
+
+// buildHarbor makes the client with the receiver's own account, where there is one.
+func (a *App) buildHarbor() error {
+	h := a.cfg.Harbor
+	if !h.Managed() {
+		return nil
+	}
+	var err error
+	if a.transport, err = egress.NewTransport(a.dialer, h.CAFile); err != nil {
+		return err
+	}
+	a.harbor, err = harbor.New(harbor.Config{
+		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, Timeout: h.Timeout, Transport: a.transport, Registerer: a.registry,
+	})
+	return err
+}
+
+func (a *App) buildEnroll() error {
+	w := a.cfg.Webhook
+	cfg := enroll.Config{
+		HarborName: a.cfg.Harbor.Name, Account: a.cfg.Harbor.Username, Queue: connectedQueue{a}, Book: a.policies,
+		WebhookURL: w.URL, MasterFiles: w.MasterSecretFiles, Interval: a.cfg.Drift.Interval,
+		Logger: a.logger, Registerer: a.registry,
+	}
+	if a.harbor != nil {
+		cfg.Harbor = a.harbor
+		cfg.As = func(authorization string) enroll.Caller { return a.harbor.As(authorization) }
+	}
+	var err error
+	a.enroll, err = enroll.New(cfg)
+	return err
+}
+
+func (a *App) buildAPI() (*api.API, error) {
+	keys, err := loadKeys(a.cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
+	who := access.Config{
+		TokensFile: a.cfg.API.TokensFile, Auditors: a.cfg.API.Auditors, Logger: a.logger, Registerer: a.registry,
+		// The store is opened before the door, but not where the configuration is only checked.
+		Names: func(ctx context.Context) ([]string, error) { return a.store.Names(ctx) },
+	}
+	if a.harbor != nil {
+		who.Harbor = accounts{a.harbor}
+	}
+	guard, err := access.New(who)
+	if err != nil {
+		return nil, err
+	}
+	return api.New(api.Config{
+		Signatures: a.store, Projects: a.enroll, Policies: a.policies, Access: guard,
+		Registry: a.cfg.Harbor.PublicHost, Keys: keys, Logger: a.logger,
+	})
 }
 
 func (a *App) listen(engine *gin.Engine) error {
@@ -169,32 +247,82 @@ func (a *App) Run(ctx context.Context) error {
 		return err
 	}
 	g := lifecycle.New(a.cfg.Shutdown.Drain + stopMargin)
-	g.Add("egress record", lifecycle.Component{Stop: func(context.Context) error { return a.dialer.Close() }})
+	g.Add("connections", lifecycle.Component{Stop: func(context.Context) error {
+		if a.transport != nil {
+			a.transport.CloseIdleConnections()
+		}
+		return a.dialer.Close()
+	}})
 	g.Add("ledger database", lifecycle.Component{Stop: func(context.Context) error { return a.store.Close() }})
 	shell.AddListener(g, "ops listener", a.ops)
 	// The queue comes up in the background: until then webhooks are answered with 503 instead of not at all, and the report
 	// and the keys are served.
 	g.Add("queue", lifecycle.Component{Stop: a.closeQueue})
 	g.Go("queue start", a.startQueue)
-	g.Go("ledger projection", func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.connected:
-			return projector.Run(ctx)
-		}
-	})
+	a.addWork(g, projector)
 	shell.AddListener(g, "public listener", a.public)
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("url", a.public.URL()).Str("ops", a.ops.Addr().String()).
-		Bool("embedded_queue", a.cfg.Queue.Embedded.Enabled).Strs("projects", a.cfg.Projects).Msg("receiver starts")
-	if len(a.cfg.Projects) == 0 {
-		a.logger.Warn().Msg("no projects are configured: nothing is signed")
-	}
+		Bool("embedded_queue", a.cfg.Queue.Embedded.Enabled).Bool("sees_to_webhooks", a.harbor != nil).
+		Int("declared_policies", len(a.cfg.Policies)).Msg("receiver starts")
 	err = g.Run(ctx)
 	a.logger.Info().Msg("receiver has stopped")
 	return err
+}
+
+// addWork adds what needs the queue.
+func (a *App) addWork(g *lifecycle.Group, projector *ledger.Projector) {
+	add := func(name string, run func(context.Context) error) { g.Go(name, a.onceConnected(run)) }
+	add("ledger projection", projector.Run)
+	add("answers about digests", a.answer(reconcile.TopicKnown, reconcile.AnswerKnown(a.store)))
+	add("answers about projects", a.answer(reconcile.TopicUnits, reconcile.AnswerUnits(a.store)))
+	add("watching policies", func(ctx context.Context) error {
+		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded)
+	})
+	add("declaring policies", a.declare)
+	if a.harbor == nil {
+		return
+	}
+	add("proposing drift checks", a.enroll.Run)
+	add("drift checks", func(ctx context.Context) error {
+		return a.queue.ConsumeTicks(ctx, enroll.DriftTick, checksAtOnce, func(ctx context.Context, t queue.Tick) error {
+			return a.enroll.Check(ctx, t.Key)
+		})
+	})
+}
+
+// onceConnected runs something that needs the queue.
+func (a *App) onceConnected(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.connected:
+			return run(ctx)
+		}
+	}
+}
+
+// answer answers the signers' questions of a topic.
+func (a *App) answer(topic string, fn func(context.Context, []byte) ([]byte, error)) func(context.Context) error {
+	return func(ctx context.Context) error { return a.queue.Answer(ctx, topic, answerers, fn) }
+}
+
+// declare publishes the configuration's policies. Until that has succeeded, those that were published before count.
+func (a *App) declare(ctx context.Context) error {
+	for delay := time.Second; ; delay = min(2*delay, time.Minute) {
+		err := a.enroll.Declare(ctx, a.declared)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		a.logger.Error().Err(err).Dur("retry_in_ms", delay).Msg("declared policies cannot be published, trying again: those of before count")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(delay):
+		}
+	}
 }
 
 // startQueue is the only writer of server and queue; closeQueue runs after it has returned.

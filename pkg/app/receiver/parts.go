@@ -7,11 +7,14 @@ import (
 	"os"
 	"time"
 
+	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/harbor"
+	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/queue"
 )
 
@@ -45,6 +48,51 @@ func (q connectedQueue) Enqueue(ctx context.Context, request artifact.Request) (
 	return c.Enqueue(ctx, request)
 }
 
+// GetPolicy implements the queue of package enroll, as do the methods below.
+func (q connectedQueue) GetPolicy(ctx context.Context, kind book.Kind, project string) (book.Entry, error) {
+	c, err := q.client()
+	if err != nil {
+		return book.Entry{}, err
+	}
+	return c.GetPolicy(ctx, kind, project)
+}
+
+// PutPolicy implements the queue of package enroll.
+func (q connectedQueue) PutPolicy(ctx context.Context, kind book.Kind, project string, value []byte, expect uint64) (uint64, error) {
+	c, err := q.client()
+	if err != nil {
+		return 0, err
+	}
+	return c.PutPolicy(ctx, kind, project, value, expect)
+}
+
+// PolicyHistory implements the queue of package enroll.
+func (q connectedQueue) PolicyHistory(ctx context.Context, project string) ([]book.Entry, error) {
+	c, err := q.client()
+	if err != nil {
+		return nil, err
+	}
+	return c.PolicyHistory(ctx, project)
+}
+
+// Propose implements the queue of package enroll.
+func (q connectedQueue) Propose(ctx context.Context, kind, key string, slot int64) (bool, error) {
+	c, err := q.client()
+	if err != nil {
+		return false, err
+	}
+	return c.Propose(ctx, kind, key, slot)
+}
+
+// Ask implements the queue of package enroll.
+func (q connectedQueue) Ask(ctx context.Context, topic string, request []byte) ([]byte, error) {
+	c, err := q.client()
+	if err != nil {
+		return nil, err
+	}
+	return c.Ask(ctx, topic, request)
+}
+
 // Events implements the source of package ledger.
 func (q connectedQueue) Events(ctx context.Context, after uint64, fn func(context.Context, []artifact.Entry) error) error {
 	return q.app.queue.Events(ctx, after, fn)
@@ -54,6 +102,12 @@ func (q connectedQueue) Events(ctx context.Context, after uint64, fn func(contex
 func (q connectedQueue) LedgerState(ctx context.Context) (first, last uint64, created time.Time, err error) {
 	return q.app.queue.LedgerState(ctx)
 }
+
+// accounts is Harbor as package access asks it.
+type accounts struct{ *harbor.Client }
+
+// As implements access.Harbor.
+func (a accounts) As(authorization string) access.Account { return a.Client.As(authorization) }
 
 func loadKeys(keys []config.PublicKey) ([]api.Key, error) {
 	loaded := make([]api.Key, 0, len(keys))

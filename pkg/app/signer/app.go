@@ -20,7 +20,8 @@ import (
 	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/httpserver"
 	"github.com/harborseal/harborseal/pkg/lifecycle"
-	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/policy/book"
+	"github.com/harborseal/harborseal/pkg/preflight"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/reconcile"
 	"github.com/harborseal/harborseal/pkg/registry"
@@ -28,8 +29,16 @@ import (
 	"github.com/harborseal/harborseal/pkg/telemetry"
 )
 
-// stopMargin is how long closing takes when everything in hand has ended.
-const stopMargin = 5 * time.Second
+const (
+	// stopMargin is how long closing takes when everything in hand has ended.
+	stopMargin = 5 * time.Second
+	// peerGroup is under what name signers know of each other.
+	peerGroup = "signers"
+	// sweepsAtOnce is how many full sweeps run at once over all signers, of which each does one.
+	sweepsAtOnce = 16
+	// answerers is how many pre-checks one signer does at once.
+	answerers = 2
+)
 
 // App is one signer. It runs once.
 type App struct {
@@ -40,10 +49,13 @@ type App struct {
 	transport *http.Transport
 	images    *registry.Client
 	harbor    *harbor.Client
-	policies  *policy.Set
-	engine    engine
-	ops       *httpserver.Server
-	health    *httpserver.Ops
+	// listing is Harbor as sweeps ask it, within their budget.
+	listing  *harbor.Client
+	budget   *reconcile.Budget
+	policies *book.Book
+	engine   engine
+	ops      *httpserver.Server
+	health   *httpserver.Ops
 
 	// queue is set by the start of the queue's part, before any part that uses it starts. Health checks may come earlier:
 	// they wait for connected.
@@ -76,10 +88,8 @@ func Check(ctx context.Context, cfg *config.Signer) error {
 }
 
 func (a *App) build(ctx context.Context) error {
+	a.policies = book.New(a.cfg.Terms())
 	var err error
-	if a.policies, err = policy.NewSet(a.cfg.Policies()); err != nil {
-		return err
-	}
 	h := a.cfg.Harbor
 	if a.transport, err = egress.NewTransport(a.dialer, h.CAFile); err != nil {
 		return err
@@ -90,18 +100,43 @@ func (a *App) build(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if a.harbor, err = harbor.New(harbor.Config{
+	if a.budget, err = reconcile.NewBudget(float64(a.cfg.Sweep.RequestsPerSecond), a.peers); err != nil {
+		return err
+	}
+	api := harbor.Config{
 		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
 		PageSize: int64(a.cfg.Sweep.PageSize), Transport: a.transport, Registerer: a.registry,
-	}); err != nil {
+	}
+	if a.harbor, err = harbor.New(api); err != nil {
+		return err
+	}
+	api.Limiter, api.Registerer = a.budget, nil
+	if a.listing, err = harbor.New(api); err != nil {
 		return err
 	}
 	return a.engine.build(ctx, a)
 }
 
+// peers is how many signers share the budget of sweeps.
+func (a *App) peers() int {
+	select {
+	case <-a.connected:
+		return a.queue.Peers(peerGroup)
+	default:
+		return 1
+	}
+}
+
 func (a *App) listen() error {
 	var err error
-	a.health, a.ops, err = shell.NewOps(a.cfg.Ops.Listen, a.registry, a.logger, httpserver.Check{Name: "queue", Run: a.checkQueue})
+	a.health, a.ops, err = shell.NewOps(a.cfg.Ops.Listen, a.registry, a.logger,
+		httpserver.Check{Name: "policies", Run: a.checkPolicies}, httpserver.Check{Name: "queue", Run: a.checkQueue})
+	return err
+}
+
+// checkPolicies asks as each request does: an error means that requests wait.
+func (a *App) checkPolicies(ctx context.Context) error {
+	_, err := a.policies.Policy(ctx, "")
 	return err
 }
 
@@ -128,22 +163,27 @@ func (a *App) Run(ctx context.Context) error {
 	g.Add("keys", lifecycle.Component{Stop: func(context.Context) error { return a.engine.close() }})
 	shell.AddListener(g, "ops listener", a.ops)
 	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
-	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
+	g.Go("watching policies", func(ctx context.Context) error {
+		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded)
+	})
+	g.Go("presence", func(ctx context.Context) error { return a.queue.Announce(ctx, peerGroup) })
+	g.Go("answers to pre-checks", func(ctx context.Context) error {
+		return a.queue.Answer(ctx, preflight.Topic, answerers, preflight.Handler(a.preflight))
+	})
 	g.Go("checking formats", a.checkFormats)
 	g.Go("looking at written tags", a.engine.watch.Run)
 	g.Go("signing", a.sign)
+	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
 	g.Add("reconciler", lifecycle.Component{Start: a.startReconciler})
 	g.Go("proposing sweeps", func(ctx context.Context) error { return a.reconciler.Run(ctx) })
-	g.Go("sweeping", a.sweep)
+	g.Go("full sweeps", a.sweep(reconcile.Full, sweepsAtOnce))
+	g.Go("recent sweeps", a.sweep(reconcile.Recent, 1))
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("ops", a.ops.Addr().String()).Strs("keys", a.engine.keyIDs()).
-		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Strs("projects", a.cfg.Projects).Msg("signer starts")
+		Str("harbor", a.cfg.Harbor.URL).Str("public_host", a.cfg.Harbor.PublicHost).Msg("signer starts")
 	if err := a.engine.unproven(); err != nil {
 		a.logger.Error().Err(err).Msg("a KMS or HSM is away or refuses: what its keys sign waits until it signs")
-	}
-	if len(a.cfg.Projects) == 0 {
-		a.logger.Warn().Msg("no projects are configured: nothing is signed")
 	}
 	err := g.Run(ctx)
 	a.logger.Info().Msg("signer has stopped")
@@ -156,7 +196,7 @@ func (a *App) connect(ctx context.Context) error {
 		Harbor: a.cfg.Harbor.Name, URLs: q.URLs, Username: q.Username, PasswordFile: q.PasswordFile, CredentialsFile: q.CredentialsFile,
 		TLS:  queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile},
 		Name: "signer", Replicas: q.Replicas, AckWait: q.AckWait,
-		Limits:      queue.Limits{ScanMaxAge: max(2*a.cfg.Sweep.Interval, time.Hour)},
+		Limits:      queue.Limits{ScanMaxAge: max(2*a.cfg.Sweep.Full, time.Hour)},
 		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
@@ -182,9 +222,18 @@ func (a *App) sign(ctx context.Context) error {
 		return err
 	}
 	return a.queue.Consume(ctx, queue.ConsumeConfig{
-		Slots: a.cfg.Sign.Concurrency, Drain: a.cfg.Shutdown.Drain,
+		Slots: a.cfg.Sign.Concurrency, Drain: a.cfg.Shutdown.Drain, Cap: a.inFlight,
 		Handle: func(ctx context.Context, d *queue.Delivery) { service.Handle(ctx, d) },
 	})
+}
+
+// inFlight is how many digests of a project are worked on at once; 0 for no limit of its own.
+func (a *App) inFlight(project string) int {
+	p, err := a.policies.Policy(context.Background(), project) // it asks nobody
+	if err != nil {
+		return 0
+	}
+	return p.MaxInFlight
 }
 
 // checkFormats says early what the ledger will say of each digest: that this Harbor does not take a format. It ends
@@ -196,26 +245,29 @@ func (a *App) checkFormats(ctx context.Context) error {
 		return nil
 	}
 	a.logger.Info().Str("harbor_version", version).Bool("bundles", bundles).Msg("harbor's version is known")
-	for _, terms := range a.policies.Terms() {
-		if _, err := terms.Format.Formats(bundles); err != nil {
-			a.logger.Error().Err(err).Str("harbor_version", version).Msg("a format is configured that this harbor does not take")
-		}
+	if _, err := a.cfg.Sign.Format.Formats(bundles); err != nil {
+		a.logger.Error().Err(err).Str("harbor_version", version).Msg("a format is configured that this harbor does not take")
 	}
 	return nil
 }
 
 func (a *App) startReconciler(context.Context) error {
-	var err error
+	memory, err := reconcile.NewRemoteMemory(a.queue)
+	if err != nil {
+		return err
+	}
 	a.reconciler, err = reconcile.New(reconcile.Config{
-		Harbor: a.harbor, Queue: a.queue, Policies: a.policies, Patterns: a.policies.Patterns(), Interval: a.cfg.Sweep.Interval,
-		Signed: a.engine.review.Signed,
+		Harbor: a.listing, Queue: a.queue, State: a.queue, Policies: a.policies, Memory: memory, Verifier: a.engine.review,
+		Budget: a.budget, Interval: a.cfg.Sweep.Full, RecentInterval: a.cfg.Sweep.Incremental, OwnAccounts: []string{a.cfg.Harbor.Username},
 		Logger: a.logger, Registerer: a.registry,
 	})
 	return err
 }
 
-func (a *App) sweep(ctx context.Context) error {
-	return a.queue.ConsumeTicks(ctx, reconcile.Kind, func(ctx context.Context, t queue.Tick) error {
-		return a.reconciler.Tick(ctx, t.Key, t.Slot)
-	})
+func (a *App) sweep(kind string, atOnce int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return a.queue.ConsumeTicks(ctx, kind, atOnce, func(ctx context.Context, t queue.Tick) error {
+			return a.reconciler.Tick(ctx, kind, t.Key, t.Slot)
+		})
+	}
 }

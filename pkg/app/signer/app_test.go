@@ -20,7 +20,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"github.com/harborseal/harborseal/pkg/api"
+	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/app/receiver"
 	"github.com/harborseal/harborseal/pkg/app/signer"
 	"github.com/harborseal/harborseal/pkg/config"
@@ -49,7 +49,7 @@ func newSite(t *testing.T) *site {
 	if _, err := keys.Generate(filepath.Join(s.dir, "k"), filepath.Join(s.dir, "key.pw")); err != nil {
 		t.Fatal(err)
 	}
-	token, line, err := api.NewToken("test")
+	token, line, err := access.NewToken("test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestAPushIsSignedAndReported(t *testing.T) {
 	s.write(t, "receiver.yaml", fmt.Sprintf(`
 ops: {listen: "127.0.0.1:0"}
 harbor: {public_host: %q}
-projects: [demo]
+policies: [{projects: [demo], backfill: all}]
 http: {listen: "127.0.0.1:0", allow_plain_http: true}
 webhook: {secret_files: [hook]}
 api: {tokens_file: tokens}
@@ -178,7 +178,6 @@ ledger: {sqlite: {path: ledger.db}}
 	s.write(t, "signer.yaml", fmt.Sprintf(`
 ops: {listen: "127.0.0.1:0"}
 harbor: {url: %q, username: "robot$harborseal", secret_file: robot}
-projects: [demo]
 keys: [{name: k, file: k.key, password_file: key.pw}]
 queue: {urls: ["nats://%s"], username: signer, password_file: queue.pw}
 `, s.harbor.URL(), r.QueueAddr()))
@@ -259,7 +258,6 @@ func TestWhatIsWrongStopsTheStart(t *testing.T) {
 	s.write(t, "signer.yaml", fmt.Sprintf(`
 ops: {listen: "127.0.0.1:0"}
 harbor: {url: %q, username: "robot$harborseal", secret_file: robot}
-projects: [demo]
 keys: [{name: k, file: k.key, password_file: key.pw}]
 queue: {urls: ["nats://127.0.0.1:4222"], username: signer, password_file: queue.pw}
 `, s.harbor.URL()))

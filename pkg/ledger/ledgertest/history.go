@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // Epoch is when the histories of this package begin.
@@ -46,8 +48,15 @@ func Repositories() []string {
 	return []string{"demo/app", "demo/team/app", "other/app", "demo/demo/app", "de.mo/app"}
 }
 
+// ProjectEvent gives an event of a kind about a project at Epoch; an empty project stands for all.
+func ProjectEvent(kind artifact.Kind, project string) artifact.Event {
+	e := Event(kind, artifact.Ref{})
+	e.ID, e.Project = artifact.EventID(kind, artifact.Ref{}, project), project
+	return e
+}
+
 // Histories draws what may stand in a stream: all kinds, entries that cannot be read, kinds of the future, times that do
-// not follow the sequence, few digests so that events meet, and text that nobody should trust.
+// not follow the sequence, few digests and projects so that events meet, and text that nobody should trust.
 func Histories() *rapid.Generator[[]artifact.Entry] {
 	return rapid.Custom(func(t *rapid.T) []artifact.Entry {
 		seq := uint64(0)
@@ -55,17 +64,24 @@ func Histories() *rapid.Generator[[]artifact.Entry] {
 			seq += rapid.Uint64Range(1, 3).Draw(t, "gap") // a stream may lack sequences
 			entry := artifact.Entry{Seq: seq}
 			if rapid.IntRange(0, 9).Draw(t, "readable") > 0 {
-				entry.Event = event(t, seq)
+				entry.Event = anyEvent(t, seq)
 			}
 			return entry
 		}), 0, 40).Draw(t, "history")
 	})
 }
 
+func anyEvent(t *rapid.T, seq uint64) artifact.Event {
+	if rapid.IntRange(0, 4).Draw(t, "of a project") == 0 {
+		return projectEvent(t)
+	}
+	return event(t, seq)
+}
+
 func event(t *rapid.T, seq uint64) artifact.Event {
 	kinds := []artifact.Kind{
-		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed,
-		artifact.Skipped, artifact.Vanished, artifact.Failed, artifact.Dead, "of_the_future",
+		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed, artifact.Signed, artifact.Skipped,
+		artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, "of_the_future",
 	}
 	repository := rapid.SampledFrom(Repositories()).Draw(t, "repository")
 	e := Event(rapid.SampledFrom(kinds).Draw(t, "kind"), Ref(repository, rapid.IntRange(0, 3).Draw(t, "digest")))
@@ -92,10 +108,20 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 		if rapid.Bool().Draw(t, "of a newer program") {
 			e.Signatures = []artifact.Evidence{{Format: e.Format, KeyID: e.KeyID, Digest: e.SignatureDigest}}
 			if rapid.Bool().Draw(t, "both formats") {
-				e.Signatures = append(e.Signatures, artifact.Evidence{Format: artifact.Bundle, KeyID: e.KeyID, Digest: text(t, "bundle")})
+				key := rapid.SampledFrom([]string{e.KeyID, "k3"}).Draw(t, "key_id of the bundle")
+				e.Signatures = append(e.Signatures, artifact.Evidence{Format: artifact.Bundle, KeyID: key, Digest: text(t, "bundle")})
 			}
 		}
-	case artifact.Failed, artifact.Dead:
+		if rapid.Bool().Draw(t, "verified by a sweep") {
+			e.KeySet = text(t, "key_set")
+			e.Accessories = rapid.SliceOfN(rapid.SampledFrom([]string{"s1", "s2", "\x00"}), 0, 3).Draw(t, "accessories")
+		}
+	case artifact.Skipped:
+		e.Reason = string(rapid.SampledFrom([]policy.Reason{
+			policy.IsAccessory, policy.OwnPush, policy.Observed, policy.Blocked, policy.Exempt, policy.NotEnabled, "of_the_future",
+		}).Draw(t, "reason of the policy"))
+		e.AsOf = rapid.Uint64Range(0, seq+2).Draw(t, "as_of")
+	case artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked:
 		e.Unsigned = rapid.Bool().Draw(t, "unsigned")
 		if rapid.Bool().Draw(t, "says as of when") {
 			e.AsOf = rapid.Uint64Range(0, seq+2).Draw(t, "as_of") // a writer may claim what it cannot have seen
@@ -103,6 +129,34 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 	default:
 	}
 	return e
+}
+
+func projectEvent(t *rapid.T) artifact.Event {
+	kinds := append([]artifact.Kind{artifact.Swept, "project_of_the_future"}, ProjectKinds()...)
+	e := ProjectEvent(rapid.SampledFrom(kinds).Draw(t, "kind"), rapid.SampledFrom([]string{"demo", "other", "de.mo", "quiet", ""}).Draw(t, "project"))
+	e.Time = e.Time.Add(time.Duration(rapid.Int64Range(-5e9, 5e9).Draw(t, "time")))
+	e.Actor, e.Reason, e.Detail = text(t, "actor"), rapid.SampledFrom([]string{"", "webhook_missing"}).Draw(t, "reason"), text(t, "detail")
+	switch e.Kind {
+	case artifact.PolicyChanged, artifact.Paused, artifact.Resumed:
+		side := rapid.SampledFrom([]string{"", "null", "{}", ` { "mode" : "sign<" } `, `"` + "\xff\u2028" + `"`, "{", "\"" + strings.Repeat("&", 1<<15) + "\""})
+		e.Change = &artifact.Change{
+			Before: json.RawMessage(side.Draw(t, "before")), After: json.RawMessage(side.Draw(t, "after")), From: text(t, "from"),
+		}
+	case artifact.Swept:
+		e.Sweep = &artifact.Sweep{
+			StartedAt:  e.Time.Add(-time.Nanosecond).In(time.FixedZone("east", 3600)),
+			Population: rapid.IntRange(0, 9).Draw(t, "population"), Digest: text(t, "digest of the population"),
+		}
+	default:
+	}
+	return e
+}
+
+// ProjectKinds are the kinds of events about projects.
+func ProjectKinds() []artifact.Kind {
+	return []artifact.Kind{
+		artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed,
+	}
 }
 
 func text(t *rapid.T, label string) string {

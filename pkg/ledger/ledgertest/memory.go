@@ -22,6 +22,7 @@ type Memory struct {
 	mu       sync.Mutex
 	position ledger.Position                 // guarded by mu
 	records  map[artifact.Ref]*ledger.Record // guarded by mu
+	events   map[uint64]ledger.ProjectEvent  // guarded by mu: by sequence
 }
 
 // Position gives how far the view has come.
@@ -41,7 +42,7 @@ func (m *Memory) Reset(ctx context.Context, seen ledger.Position, stream time.Ti
 	if !m.position.Equal(seen) {
 		return ledger.Position{}, ledger.ErrOtherBasis
 	}
-	m.records = nil
+	m.records, m.events = nil, nil
 	m.position = ledger.Position{Basis: ledger.Basis{Stream: stream, Rules: rules, Generation: seen.Generation + 1}}
 	return m.position, nil
 }
@@ -57,10 +58,13 @@ func (m *Memory) Apply(ctx context.Context, basis ledger.Basis, entries []artifa
 		return ledger.ErrOtherBasis
 	}
 	if m.records == nil {
-		m.records = make(map[artifact.Ref]*ledger.Record)
+		m.records, m.events = make(map[artifact.Ref]*ledger.Record), make(map[uint64]ledger.ProjectEvent)
 	}
 	for _, entry := range entries {
 		m.position.Seq = max(m.position.Seq, entry.Seq)
+		if event, ok := ledger.ProjectEventOf(entry); ok {
+			m.events[entry.Seq] = event
+		}
 		if !ledger.Projects(entry) {
 			continue
 		}
@@ -109,13 +113,20 @@ func matches(f ledger.Filter, r *ledger.Record) bool {
 	case f.Project != "" && r.Ref.Project() != f.Project,
 		f.Repository != "" && r.Ref.Repository() != f.Repository,
 		!strings.HasPrefix(digest, f.DigestFrom),
+		f.Projects != nil && !slices.Contains(f.Projects, r.Ref.Project()),
 		f.State != "" && r.State() != f.State,
+		f.SignedOnlyBy != "" && !signedOnlyBy(r, f.SignedOnlyBy),
 		!f.Since.IsZero() && r.FirstSeenAt.Before(f.Since),
 		!f.Until.IsZero() && !r.FirstSeenAt.Before(f.Until):
 		return false
 	default:
 		return f.After.FirstSeq == 0 || compare(place(r), f.After) < 0
 	}
+}
+
+func signedOnlyBy(r *ledger.Record, key string) bool {
+	other := func(s artifact.Evidence) bool { return s.KeyID != key }
+	return r.State() == ledger.Signed && len(r.Signatures) > 0 && !slices.ContainsFunc(r.Signatures, other)
 }
 
 func place(r *ledger.Record) ledger.Place {

@@ -23,6 +23,11 @@ type View interface {
 	Reset(ctx context.Context, seen ledger.Position, stream time.Time, rules int) (ledger.Position, error)
 	Apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry) error
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
+	Known(ctx context.Context, refs []artifact.Ref) ([]artifact.Known, error)
+	Units(ctx context.Context, project, after string, limit int) (refs []artifact.Ref, next string, err error)
+	Names(ctx context.Context) ([]string, error)
+	Coverage(ctx context.Context, projects []string) (map[string]ledger.Coverage, error)
+	ProjectEvents(ctx context.Context, q ledger.EventQuery) (ledger.EventPage, error)
 }
 
 // TestView runs what every view must pass. open gives an empty one, and ends it with the test.
@@ -36,11 +41,18 @@ func TestView(t *testing.T, open func(t *testing.T) View) {
 		{"a reset counts once", testReset},
 		{"the position only goes forward", testPosition},
 		{"an old basis is refused", testBasis},
-		{"any order gives the same rows", testOrder},
+		{"any order gives the same answers", testOrder},
 		{"queries agree with the model", testQueries},
 		{"pages are stable under writes", testPaging},
 		{"a row shows the last tags", testNames},
 		{"hostile text is storable", testHostile},
+		{"coverage counts each digest once", testCoverage},
+		{"digests of a project in order", testUnits},
+		{"what is known of digests", testKnown},
+		{"digests that a key alone has signed", testSoleKey},
+		{"pages of events are stable under writes", testEventPaging},
+		{"hostile events of projects are storable", testHostileEvents},
+		{"a reset forgets what happened to projects", testResetOfProjects},
 		{"a context that is done ends it", testCancelled},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open(t)) })
@@ -190,6 +202,7 @@ func testOrder(t TB, view View) {
 		if got := All(t, view, ledger.Query{}); !reflect.DeepEqual(got, want) {
 			t.Fatalf("rows differ from those of the history in order:\n got %s\nwant %s", dump(got), dump(want))
 		}
+		SameProjects(t, view, model)
 	})
 }
 
@@ -234,13 +247,17 @@ func query(t *rapid.T) ledger.Query {
 		states = append(states, string(s))
 	}
 	return ledger.Query{
-		Project:    optional("project", "demo", "other", "de.mo", "none"),
-		Repository: optional("repository", append(Repositories(), "app", "team/app")...),
-		Digest:     optional("digest", digest, digest[7:], digest[:14], digest[7:20]),
-		State:      ledger.State(optional("state", states...)),
-		Since:      instant("since"),
-		Until:      instant("until"),
-		Limit:      rapid.IntRange(0, 4).Draw(t, "limit"),
+		Project: optional("project", "demo", "other", "de.mo", "none"),
+		Projects: rapid.SampledFrom([][]string{
+			nil, nil, {}, {"demo"}, {"other", "de.mo", "other"}, {"none", "demo"}, {"*"},
+		}).Draw(t, "projects"),
+		Repository:   optional("repository", append(Repositories(), "app", "team/app")...),
+		Digest:       optional("digest", digest, digest[7:], digest[:14], digest[7:20]),
+		State:        ledger.State(optional("state", states...)),
+		SignedOnlyBy: optional("signed_only_by", "k1", "k2", "k3", ""),
+		Since:        instant("since"),
+		Until:        instant("until"),
+		Limit:        rapid.IntRange(0, 4).Draw(t, "limit"),
 	}
 }
 
@@ -328,7 +345,7 @@ func testHostile(t TB, view View) {
 			t.Fatalf("%q: rows = %s, want one with one tag and one signature", text, dump(rows))
 		}
 		signature := rows[0].Signatures[0]
-		want := strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+		want := cleaned(text)
 		for field, got := range map[string]string{
 			"pusher": rows[0].Pusher, "tag": rows[0].Tags[0], "detail": rows[0].Detail, "note": rows[0].Note,
 			"format": string(signature.Format), "key_id": signature.KeyID, "digest of a signature": signature.Digest,
@@ -340,6 +357,11 @@ func testHostile(t TB, view View) {
 	}
 }
 
+// cleaned gives a text as views store it, but for its length.
+func cleaned(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 func testCancelled(t TB, view View) {
 	basis := Begin(t, view)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -347,8 +369,16 @@ func testCancelled(t TB, view View) {
 	_, errPosition := view.Position(ctx)
 	_, errPage := view.Signatures(ctx, ledger.Query{})
 	_, errReset := view.Reset(ctx, ledger.Position{Basis: basis}, Epoch(), ledger.Rules)
+	_, errKnown := view.Known(ctx, []artifact.Ref{Ref("demo/app", 1)})
+	_, _, errUnits := view.Units(ctx, "demo", "", 0)
+	_, errNames := view.Names(ctx)
+	_, errCoverage := view.Coverage(ctx, nil)
+	_, errEvents := view.ProjectEvents(ctx, ledger.EventQuery{})
 	errApply := view.Apply(ctx, basis, Entries(Event(artifact.Received, Ref("demo/app", 1))))
-	for method, err := range map[string]error{"Position": errPosition, "Signatures": errPage, "Reset": errReset, "Apply": errApply} {
+	for method, err := range map[string]error{
+		"Position": errPosition, "Signatures": errPage, "Reset": errReset, "Apply": errApply, "Known": errKnown, "Units": errUnits,
+		"Names": errNames, "Coverage": errCoverage, "ProjectEvents": errEvents,
+	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: error %v, want context.Canceled", method, err)
 		}

@@ -14,6 +14,7 @@ type statements struct {
 	lockPosition, updatePosition       *sql.Stmt
 	selectUnit, insertUnit, updateUnit *sql.Stmt
 	upsertTag, upsertParent            *sql.Stmt
+	insertEvent                        *sql.Stmt
 }
 
 func prepare(ctx context.Context, db *sql.DB, d dialect) (statements, error) {
@@ -29,6 +30,7 @@ func prepare(ctx context.Context, db *sql.DB, d dialect) (statements, error) {
 		{&s.updateUnit, updateUnit()},
 		{&s.upsertTag, upsertName("tags")},
 		{&s.upsertParent, upsertName("parents")},
+		{&s.insertEvent, insertEvent},
 	} {
 		stmt, err := db.PrepareContext(ctx, d.rebind(p.query))
 		if err != nil {
@@ -45,13 +47,14 @@ func (s statements) within(ctx context.Context, tx *sql.Tx) statements {
 		lockPosition: tx.StmtContext(ctx, s.lockPosition), updatePosition: tx.StmtContext(ctx, s.updatePosition),
 		selectUnit: tx.StmtContext(ctx, s.selectUnit), insertUnit: tx.StmtContext(ctx, s.insertUnit), updateUnit: tx.StmtContext(ctx, s.updateUnit),
 		upsertTag: tx.StmtContext(ctx, s.upsertTag), upsertParent: tx.StmtContext(ctx, s.upsertParent),
+		insertEvent: tx.StmtContext(ctx, s.insertEvent),
 	}
 }
 
 func (s statements) close() error {
 	var errs []error
 	for _, stmt := range []*sql.Stmt{
-		s.lockPosition, s.updatePosition, s.selectUnit, s.insertUnit, s.updateUnit, s.upsertTag, s.upsertParent,
+		s.lockPosition, s.updatePosition, s.selectUnit, s.insertUnit, s.updateUnit, s.upsertTag, s.upsertParent, s.insertEvent,
 	} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
@@ -105,6 +108,11 @@ type batch struct {
 }
 
 func (b *batch) apply(ctx context.Context, entry artifact.Entry) error {
+	if event, ok := ledger.ProjectEventOf(entry); ok {
+		_, err := b.stmts.insertEvent.ExecContext(ctx, event.Seq, event.Project, event.Kind, micros(event.At), event.Actor, event.Origin,
+			event.Reason, event.Detail, data{Change: event.Change, Sweep: event.Sweep})
+		return err
+	}
 	if !ledger.Projects(entry) {
 		return nil
 	}

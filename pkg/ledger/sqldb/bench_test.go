@@ -16,11 +16,12 @@ import (
 // pushes gives the events of n digests in 50 repositories: each is received with a tag, and signed.
 func pushes(n int) []artifact.Entry {
 	entries := make([]artifact.Entry, 0, 2*n)
+	key := ledgertest.Ref("p0/key", 0).Digest()[7:]
 	for i := range n {
 		ref := ledgertest.Ref(fmt.Sprintf("p%d/team/app%d", i%5, i%50), i)
 		received, signed := ledgertest.Event(artifact.Received, ref), ledgertest.Event(artifact.Signed, ref)
 		received.Tag, received.Pusher = fmt.Sprintf("v%d", i), "robot$ci"
-		signed.KeyID, signed.SignatureDigest, signed.How = ref.Digest()[7:], ref.Digest(), artifact.Made
+		signed.KeyID, signed.SignatureDigest, signed.How = key, ref.Digest(), artifact.Made
 		seq := uint64(len(entries))
 		entries = append(entries, artifact.Entry{Seq: seq + 1, Event: received}, artifact.Entry{Seq: seq + 2, Event: signed})
 	}

@@ -13,15 +13,19 @@ import (
 
 // The statements of the writer. The order of columns is that of fields.
 const (
-	unitColumns = "project, repository, digest, state, first_seq, first_seen_at, last_seq, " +
+	unitColumns = "project, repository, digest, state, sole_key, first_seq, first_seen_at, last_seq, " +
 		"received_seq, received_at, pushed_at, pusher, last_received_seq, " +
 		"signed_seq, signed_at, verified_seq, verified_at, key_id, format, signature_digest, how, " +
-		"signatures_seq, signatures, note, " +
+		"signatures_seq, signatures, note, accessories_seq, accessories, key_set, " +
 		"gone_seq, unsigned_seq, other_seq, other, reason, detail, media_type_seq, media_type, policy_revision_seq, policy_revision, attempts"
 
 	selectPosition = "SELECT stream_created, rules, generation, seq FROM view_position WHERE id = 1"
 	updatePosition = "UPDATE view_position SET seq = ? WHERE id = 1 AND seq < ?"
 	selectUnit     = "SELECT id, " + unitColumns + " FROM units WHERE repository = ? AND digest = ?"
+
+	eventColumns = "seq, project, kind, at, actor, origin, reason, detail, data"
+	// An event is known by its sequence: reading it again changes nothing.
+	insertEvent = "INSERT INTO project_events (" + eventColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO NOTHING"
 )
 
 func insertUnit() string {
@@ -48,20 +52,21 @@ func upsertName(table string) string {
 type unit struct {
 	id     int64
 	record ledger.Record
-	// project, repository, digest and state are derived from the record when the row is written; a row that was read holds
-	// its reference here until finish.
+	// These are derived from the record when the row is written; a row that was read has its reference from here.
 	project, repository, digest string
 	state                       ledger.State
+	soleKey                     string
 }
 
 // fields gives pointers to what the columns hold, in their order, for reading and for writing.
 func (u *unit) fields() []any {
 	r := &u.record
 	return []any{
-		&u.project, &u.repository, &u.digest, &u.state, &r.FirstSeq, (*micros)(&r.FirstSeenAt), &r.LastSeq,
+		&u.project, &u.repository, &u.digest, &u.state, &u.soleKey, &r.FirstSeq, (*micros)(&r.FirstSeenAt), &r.LastSeq,
 		&r.ReceivedSeq, (*micros)(&r.ReceivedAt), (*micros)(&r.PushedAt), &r.Pusher, &r.LastReceivedSeq,
 		&r.SignedSeq, (*micros)(&r.SignedAt), &r.VerifiedSeq, (*micros)(&r.VerifiedAt), &r.KeyID, &r.Format, &r.SignatureDigest, &r.How,
-		&r.SignaturesSeq, (*evidence)(&r.Signatures), &r.Note,
+		&r.SignaturesSeq, (*list[artifact.Evidence])(&r.Signatures), &r.Note,
+		&r.AccessoriesSeq, (*list[string])(&r.Accessories), &r.KeySet,
 		&r.GoneSeq, &r.UnsignedSeq, &r.OtherSeq, &r.Other, &r.Reason, &r.Detail, &r.MediaTypeSeq, &r.MediaType,
 		&r.PolicyRevisionSeq, &r.PolicyRevision, &r.Attempts,
 	}
@@ -89,7 +94,7 @@ func (u *unit) scan(row interface{ Scan(dest ...any) error }) error {
 
 // values gives what is written to unitColumns.
 func (u *unit) values() []any {
-	u.state = u.record.State()
+	u.state, u.soleKey = u.record.State(), u.record.SoleKey()
 	return u.fields()
 }
 
@@ -117,31 +122,64 @@ func (m *micros) Scan(src any) error {
 	return nil
 }
 
-// evidence is a list of signatures as the database keeps it: a list in JSON.
-type evidence []artifact.Evidence
+// list is kept in the database as a list in JSON.
+type list[T any] []T
 
 // Value implements driver.Valuer.
-func (e evidence) Value() (driver.Value, error) {
-	if len(e) == 0 {
+func (l list[T]) Value() (driver.Value, error) {
+	if len(l) == 0 {
 		return "[]", nil
 	}
-	text, err := json.Marshal([]artifact.Evidence(e))
+	text, err := json.Marshal([]T(l))
 	if err != nil {
-		return nil, fmt.Errorf("writing signatures: %w", err)
+		return nil, fmt.Errorf("writing a list: %w", err)
 	}
 	return string(text), nil
 }
 
 // Scan implements sql.Scanner.
-func (e *evidence) Scan(src any) error {
+func (l *list[T]) Scan(src any) error {
 	text, ok := src.(string)
 	if !ok {
-		return fmt.Errorf("signatures are of type %T, want text", src)
+		return fmt.Errorf("a list is of type %T, want text", src)
 	}
-	var list []artifact.Evidence
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return fmt.Errorf("reading signatures: %w", err)
+	if text == "[]" {
+		*l = nil
+		return nil
 	}
-	*e = list
+	var read []T
+	if err := json.Unmarshal([]byte(text), &read); err != nil {
+		return fmt.Errorf("reading a list: %w", err)
+	}
+	*l = read
+	return nil
+}
+
+// data is what an event about a project says beyond the other columns, as JSON in the database.
+type data struct {
+	Change *artifact.Change `json:"change,omitempty"`
+	Sweep  *artifact.Sweep  `json:"sweep,omitempty"`
+}
+
+// Value implements driver.Valuer.
+func (d data) Value() (driver.Value, error) {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("writing an event: %w", err)
+	}
+	return string(text), nil
+}
+
+// Scan implements sql.Scanner.
+func (d *data) Scan(src any) error {
+	text, ok := src.(string)
+	if !ok {
+		return fmt.Errorf("the data of an event are of type %T, want text", src)
+	}
+	var read data
+	if err := json.Unmarshal([]byte(text), &read); err != nil {
+		return fmt.Errorf("reading an event: %w", err)
+	}
+	*d = read
 	return nil
 }

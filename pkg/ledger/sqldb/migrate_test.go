@@ -11,14 +11,49 @@ import (
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
 	"github.com/harborseal/harborseal/pkg/ledger/sqldb"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
-// withoutSignatures fills a database by a program whose schema has version 1: it knows of one signature in each event.
-func withoutSignatures(t *testing.T, path string, entries []artifact.Entry) ledger.Position {
+// undo gives the statements that take a schema back to the version before.
+func undo(version int) []string {
+	drop := func(columns ...string) (statements []string) {
+		for _, column := range columns {
+			statements = append(statements, "ALTER TABLE units DROP COLUMN "+column)
+		}
+		return statements
+	}
+	switch version {
+	case 3:
+		return slices.Concat([]string{
+			"DROP TABLE project_events", "DROP INDEX units_sole_key", "DROP INDEX units_project_state",
+			"CREATE INDEX units_project_state ON units (project, state, first_seen_at, first_seq)",
+			// It took these for any other reason.
+			"UPDATE units SET reason = substr(reason, 2) WHERE reason LIKE '!%'",
+		}, drop("accessories_seq", "accessories", "key_set", "sole_key"))
+	case 2:
+		return drop("signatures_seq", "signatures", "note")
+	default:
+		return nil
+	}
+}
+
+// older fills a database by a program whose schema has that version: 1 knows of one signature in each event, and up to 2
+// nothing of projects, nor of what is observed, blocked or removed.
+func older(t *testing.T, version int, path string, entries []artifact.Entry) ledger.Position {
 	t.Helper()
 	store, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
+	}
+	entries = slices.Clone(entries)
+	for i := range entries {
+		switch e := &entries[i].Event; {
+		case e.Kind == artifact.Removed, e.Kind == artifact.Blocked, e.Kind.OfProject():
+			*e = artifact.Event{} // passed over
+		case e.Kind == artifact.Skipped && (e.Reason == string(policy.Observed) || e.Reason == string(policy.Blocked)):
+			e.Reason = "!" + e.Reason
+		default:
+		}
 	}
 	ledgertest.Apply(t, store, ledgertest.Begin(t, store), entries...)
 	position, err := store.Position(t.Context())
@@ -29,10 +64,12 @@ func withoutSignatures(t *testing.T, path string, entries []artifact.Entry) ledg
 		t.Fatalf("Close: %v", err)
 	}
 	db := raw(t, path)
-	for _, column := range []string{"signatures_seq", "signatures", "note"} {
-		exec(t, db, "ALTER TABLE units DROP COLUMN "+column)
+	for v := 3; v > version; v-- {
+		for _, statement := range undo(v) {
+			exec(t, db, statement)
+		}
 	}
-	exec(t, db, "DELETE FROM ledger_schema WHERE version_id > 1")
+	exec(t, db, fmt.Sprintf("DELETE FROM ledger_schema WHERE version_id > %d", version))
 	return position
 }
 
@@ -52,7 +89,7 @@ func TestMigrationLosesNothing(t *testing.T) {
 		ledgertest.Event(artifact.Received, ledgertest.Ref("demo/app", 3)), ledgertest.Event(artifact.Signed, ledgertest.Ref("demo/app", 4)),
 	)
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	before := withoutSignatures(t, path, entries)
+	before := older(t, 1, path, entries)
 	store := open(t, path)
 	position, err := store.Position(t.Context())
 	if err != nil || position.Seq != 0 || !position.Basis.Equal(before.Basis) {
@@ -92,6 +129,63 @@ func TestMigrationLosesNothing(t *testing.T) {
 	})
 }
 
+// Rows whose events have all expired are found by what they say: by the key that signed them alone, and in the states that an
+// older program did not know.
+func TestMigrationDerivesWhatRowsSay(t *testing.T) {
+	signed := func(n int, keys ...string) artifact.Event {
+		e := ledgertest.Event(artifact.Signed, ledgertest.Ref("demo/app", n))
+		for _, key := range keys {
+			e.Signatures = append(e.Signatures, artifact.Evidence{Format: artifact.Legacy, KeyID: key, Digest: "s"})
+		}
+		return e
+	}
+	skipped := func(n int, reason policy.Reason) artifact.Event {
+		e := ledgertest.Event(artifact.Skipped, ledgertest.Ref("demo/app", n))
+		e.Reason = string(reason)
+		return e
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	before := older(t, 2, path, ledgertest.Entries(
+		signed(1, "k1", "k1"), signed(2, "k1", "k2"), signed(3), signed(4, "k1"),
+		skipped(4, policy.Observed), signed(5, "k1"), skipped(5, policy.Blocked), skipped(6, policy.Observed), signed(6, "k1"),
+		signed(7, "k1"), skipped(7, policy.Exempt),
+	))
+	store := open(t, path)
+	if position, err := store.Position(t.Context()); err != nil || position.Seq != 0 || !position.Basis.Equal(before.Basis) {
+		t.Errorf("Position() = %+v, %v; want the beginning of what it was, %+v", position, err, before)
+	}
+	digests := func(numbers ...int) (all []string) {
+		for _, n := range numbers {
+			all = append(all, ledgertest.Ref("demo/app", n).Digest())
+		}
+		slices.Sort(all)
+		return all
+	}
+	for _, tt := range []struct {
+		name string
+		q    ledger.Query
+		want []string
+	}{
+		{"signed by one key", ledger.Query{SignedOnlyBy: "k1"}, digests(1, 6, 7)},
+		{"signed", ledger.Query{State: ledger.Signed}, digests(1, 2, 3, 6, 7)},
+		{"observed", ledger.Query{State: ledger.Unsigned}, digests(4)},
+		{"blocked", ledger.Query{State: ledger.Blocked}, digests(5)},
+	} {
+		var got []string
+		for _, row := range ledgertest.All(t, store, tt.q) {
+			got = append(got, row.Digest)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s = %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	covered, err := store.Coverage(t.Context(), []string{"demo"})
+	if got := covered["demo"]; err != nil || got.Signed != 5 || got.Unsigned != 1 || got.Blocked != 1 || got.Population != 7 {
+		t.Errorf("Coverage() = %+v, %v; want 5 signed, 1 unsigned and 1 blocked of 7", got, err)
+	}
+}
+
 // Whatever an older program has read, the rows are in the end those of the events.
 func TestMigrationGivesTheRowsOfTheEvents(t *testing.T) {
 	var history []artifact.Entry
@@ -102,16 +196,19 @@ func TestMigrationGivesTheRowsOfTheEvents(t *testing.T) {
 	}
 	model := &ledgertest.Memory{}
 	ledgertest.Apply(t, model, ledgertest.Begin(t, model), history...)
-	want := ledgertest.All(t, model, ledger.Query{})
-	for _, read := range []int{0, len(history) / 3, len(history) / 2, len(history)} {
-		path := filepath.Join(t.TempDir(), "ledger.db")
-		basis := withoutSignatures(t, path, history[:read]).Basis
-		store := open(t, path)
-		for batch := range slices.Chunk(history, 7) {
-			ledgertest.Apply(t, store, basis, batch...)
-		}
-		if got := ledgertest.All(t, store, ledger.Query{}); len(want) < 10 || !reflect.DeepEqual(got, want) {
-			t.Errorf("the older program has read %d of %d: rows = %+v, want %+v", read, len(history), got, want)
+	for _, version := range []int{1, 2} {
+		for _, read := range []int{0, len(history) / 3, len(history) / 2, len(history)} {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			basis := older(t, version, path, history[:read]).Basis
+			store := open(t, path)
+			for batch := range slices.Chunk(history, 7) {
+				ledgertest.Apply(t, store, basis, batch...)
+			}
+			want := ledgertest.All(t, model, ledger.Query{})
+			if got := ledgertest.All(t, store, ledger.Query{}); len(want) < 10 || !reflect.DeepEqual(got, want) {
+				t.Errorf("version %d has read %d of %d: rows = %+v, want %+v", version, read, len(history), got, want)
+			}
+			ledgertest.SameProjects(t, store, model)
 		}
 	}
 }

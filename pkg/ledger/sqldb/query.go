@@ -15,17 +15,30 @@ func (s *Store) Signatures(ctx context.Context, q ledger.Query) (ledger.Page, er
 	if err != nil {
 		return ledger.Page{}, err
 	}
+	var page ledger.Page
+	err = s.reading(ctx, "reading signatures", func(tx *sql.Tx) error {
+		page, err = s.page(ctx, tx, filter)
+		return err
+	})
+	if err != nil {
+		return ledger.Page{}, err
+	}
+	return page, nil
+}
+
+// reading runs f on one state of the database, and gives an error its kind.
+func (s *Store) reading(ctx context.Context, doing string, f func(tx *sql.Tx) error) error {
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return ledger.Page{}, s.fail(ctx, "reading signatures", err)
+		return s.fail(ctx, doing, err)
 	}
-	page, err := s.page(ctx, tx, filter)
+	err = f(tx)
 	// Nothing was written: there is nothing to commit, and a failed rollback only costs the connection.
 	_ = tx.Rollback()
 	if err != nil {
-		return ledger.Page{}, s.fail(ctx, "reading signatures", err)
+		return s.fail(ctx, doing, err)
 	}
-	return page, nil
+	return nil
 }
 
 func (s *Store) page(ctx context.Context, tx *sql.Tx, filter ledger.Filter) (ledger.Page, error) {
@@ -61,20 +74,28 @@ func (s *Store) page(ctx context.Context, tx *sql.Tx, filter ledger.Filter) (led
 // units reads one row more than the page holds, to know whether there is a next one.
 func (s *Store) units(ctx context.Context, tx *sql.Tx, filter ledger.Filter) ([]*unit, error) {
 	query, args := selectUnits(filter)
+	var units []*unit
+	err := s.each(ctx, tx, query, args, func(rows *sql.Rows) error {
+		u := &unit{}
+		units = append(units, u)
+		return u.scan(rows)
+	})
+	return units, err
+}
+
+// each calls scan with the rows of a query.
+func (s *Store) each(ctx context.Context, tx *sql.Tx, query string, args []any, scan func(rows *sql.Rows) error) error {
 	rows, err := tx.QueryContext(ctx, s.dialect.rebind(query), args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = rows.Close() }() // Err tells
-	var units []*unit
 	for rows.Next() {
-		u := &unit{}
-		if err := u.scan(rows); err != nil {
-			return nil, err
+		if err := scan(rows); err != nil {
+			return err
 		}
-		units = append(units, u)
 	}
-	return units, rows.Err()
+	return rows.Err()
 }
 
 // selectUnits writes the query. Only text of this function becomes SQL; what the caller asked for becomes parameters.
@@ -93,6 +114,13 @@ func selectUnits(f ledger.Filter) (query string, args []any) {
 	if f.Project != "" {
 		add("project"+text+" = ?", f.Project)
 	}
+	switch {
+	case f.Projects == nil:
+	case len(f.Projects) == 0:
+		add("1 = 0")
+	default:
+		add("project"+text+" IN ("+marks(len(f.Projects))+")", values(f.Projects)...)
+	}
 	if f.Repository != "" {
 		add("repository"+text+" = ?", f.Repository)
 	}
@@ -104,6 +132,11 @@ func selectUnits(f ledger.Filter) (query string, args []any) {
 	}
 	if f.State != "" {
 		add("state"+text+" = ?", string(f.State))
+	}
+	if f.SignedOnlyBy != "" && f.Project == "" {
+		add("sole_key"+text+" = ?", f.SignedOnlyBy)
+	} else if f.SignedOnlyBy != "" {
+		add("sole_key || '' = ?", f.SignedOnlyBy) // a key signs in all projects: the index of the project has fewer rows
 	}
 	if !f.Since.IsZero() {
 		add("first_seen_at"+number+" >= ?", micros(f.Since))
@@ -135,14 +168,9 @@ func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, units []*un
 			SELECT unit_id, name,
 				ROW_NUMBER() OVER (PARTITION BY unit_id ORDER BY last_seq DESC, name) AS place,
 				COUNT(*) OVER (PARTITION BY unit_id) AS total
-			FROM %s WHERE unit_id IN (?%s)
-		) AS named WHERE place <= ? ORDER BY unit_id, place`, table, strings.Repeat(", ?", len(units)-1))
-	rows, err := tx.QueryContext(ctx, s.dialect.rebind(query), append(ids, ledger.MaxNames)...)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }() // Err tells
-	for rows.Next() {
+			FROM %s WHERE unit_id IN (%s)
+		) AS named WHERE place <= ? ORDER BY unit_id, place`, table, marks(len(units)))
+	return s.each(ctx, tx, query, append(ids, ledger.MaxNames), func(rows *sql.Rows) error {
 		var id int64
 		var name string
 		var total int
@@ -150,6 +178,17 @@ func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, units []*un
 			return err
 		}
 		each(id, name, total)
+		return nil
+	})
+}
+
+// marks gives n placeholders.
+func marks(n int) string { return "?" + strings.Repeat(", ?", n-1) }
+
+func values(texts []string) []any {
+	all := make([]any, len(texts))
+	for i, text := range texts {
+		all[i] = text
 	}
-	return rows.Err()
+	return all
 }

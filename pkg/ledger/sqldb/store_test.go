@@ -49,24 +49,24 @@ func open(t *testing.T, path string) *sqldb.Store {
 }
 
 // raw opens a file without the store, to look at it or to harm it.
-func raw(t *testing.T, path string) *sql.DB {
-	t.Helper()
+func raw(tb testing.TB, path string) *sql.DB {
+	tb.Helper()
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
-			t.Errorf("closing: %v", err)
+			tb.Errorf("closing: %v", err)
 		}
 	})
 	return db
 }
 
-func exec(t *testing.T, db *sql.DB, statement string) {
-	t.Helper()
-	if _, err := db.ExecContext(t.Context(), statement); err != nil {
-		t.Fatalf("%s: %v", statement, err)
+func exec(tb testing.TB, db *sql.DB, statement string) {
+	tb.Helper()
+	if _, err := db.ExecContext(tb.Context(), statement); err != nil {
+		tb.Fatalf("%s: %v", statement, err)
 	}
 }
 
@@ -74,7 +74,7 @@ func history() []artifact.Entry {
 	ref := ledgertest.Ref("demo/app", 1)
 	received, signed := ledgertest.Event(artifact.Received, ref), ledgertest.Event(artifact.Signed, ref)
 	received.Tag, signed.Parent = "v1", ledgertest.Ref("demo/app", 2).Digest()
-	return ledgertest.Entries(received, signed)
+	return ledgertest.Entries(received, signed, ledgertest.ProjectEvent(artifact.Drifted, "demo"))
 }
 
 func TestReopen(t *testing.T) {
@@ -109,7 +109,9 @@ func TestReopen(t *testing.T) {
 
 // TestApplyIsAllOrNothing makes each write of a batch fail in turn, as a crash between two of them would.
 func TestApplyIsAllOrNothing(t *testing.T) {
-	for _, write := range []string{"INSERT ON units", "INSERT ON tags", "INSERT ON parents", "UPDATE ON view_position"} {
+	for _, write := range []string{
+		"INSERT ON units", "INSERT ON tags", "INSERT ON parents", "INSERT ON project_events", "UPDATE ON view_position",
+	} {
 		t.Run(write, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "ledger.db")
 			store := open(t, path)
@@ -124,6 +126,9 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 			if got := ledgertest.All(t, store, ledger.Query{}); len(got) != 0 {
 				t.Errorf("rows of a failed batch = %+v, want none", got)
 			}
+			if got := ledgertest.AllEvents(t, store, ledger.EventQuery{}); len(got) != 0 {
+				t.Errorf("events of a failed batch = %+v, want none", got)
+			}
 			if got, err := store.Position(t.Context()); err != nil || got.Seq != 0 {
 				t.Errorf("Position() = %+v, %v; want sequence 0", got, err)
 			}
@@ -132,6 +137,9 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 			ledgertest.Apply(t, store, basis, history()...)
 			if got := ledgertest.All(t, store, ledger.Query{}); len(got) != 1 || len(got[0].Tags) != 1 || len(got[0].Parents) != 1 {
 				t.Errorf("rows = %+v, want one with its tag and parent", got)
+			}
+			if got := ledgertest.AllEvents(t, store, ledger.EventQuery{}); len(got) != 1 {
+				t.Errorf("events = %+v, want one", got)
 			}
 		})
 	}
@@ -152,7 +160,7 @@ func TestOpenRefuses(t *testing.T) {
 				closeNow(t, path)
 				exec(t, raw(t, path), "INSERT INTO ledger_schema (version_id, is_applied) VALUES (99, TRUE)")
 			},
-			fault.Permanent, fault.NewerVersion, "schema version 99, this program knows up to 2",
+			fault.Permanent, fault.NewerVersion, "schema version 99, this program knows up to 3",
 		},
 		{
 			"another program's database",
@@ -316,8 +324,10 @@ func closeNow(t *testing.T, path string) {
 // TestRebuild loses the database and lets the projector fill a new one from the stream.
 func TestRebuild(t *testing.T) {
 	stream := ledgertest.NewStream(ledgertest.Epoch())
-	for _, entry := range ledgertest.Histories().Example(7) {
-		stream.Append(entry.Event)
+	for seed := range 10 {
+		for _, entry := range ledgertest.Histories().Example(seed) {
+			stream.Append(entry.Event)
+		}
 	}
 	last := stream.Append(ledgertest.Event(artifact.Received, ledgertest.Ref("demo/app", 1)))
 

@@ -68,12 +68,7 @@ type engine struct {
 
 // build wires the parts as pkg/app/signer does.
 func (e *engine) build(ctx context.Context, s contender.Setup, logger zerolog.Logger, metrics prometheus.Registerer) error {
-	policies, err := policy.NewSet(policy.SetConfig{
-		Projects: []string{"*"}, Default: policy.Terms{Format: policy.Format(s.Format), Key: keyName},
-	})
-	if err != nil {
-		return err
-	}
+	terms := policy.Terms{Format: policy.Format(s.Format), Key: keyName}
 	key, err := keys.Open(ctx, keys.Source{Name: keyName, File: s.KeyFile, PasswordFile: s.PasswordFile})
 	if err != nil {
 		return err
@@ -109,7 +104,7 @@ func (e *engine) build(ctx context.Context, s contender.Setup, logger zerolog.Lo
 	}
 	cfg := signing.Config{
 		Registry: images, Keys: ring, Legacy: legacy, Bundles: bundles, Verifier: verifier, Merger: merger, Harbor: harbor{},
-		Queue: &queue{}, Policies: policies, Logger: logger, Registerer: metrics,
+		Queue: &queue{}, Policies: policies{terms}, Logger: logger, Registerer: metrics,
 	}
 	if s.Watch {
 		if cfg.Watch, err = signing.NewWatch(merger, logger, metrics); err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // queue stands for JetStream: everything is stored at once, and forgotten.
@@ -20,6 +21,8 @@ func (q *queue) Enqueue(context.Context, artifact.Request) (bool, error) { retur
 func (q *queue) LastReceived(context.Context, artifact.Ref) (uint64, artifact.Event, error) {
 	return 0, artifact.Event{}, nil
 }
+
+func (q *queue) LastQueued(context.Context, artifact.Ref) (uint64, error) { return 0, nil }
 
 // Keep finds no other signer: there is none.
 func (q *queue) Keep(_ context.Context, _ artifact.Ref, s artifact.Signature) (artifact.Signature, error) {
@@ -70,6 +73,19 @@ type harbor struct{}
 
 func (harbor) ProjectExists(context.Context, string) (bool, error) { return true, nil }
 
+func (harbor) ProjectID(context.Context, string) (int64, error) { return 1, nil }
+
+func (harbor) Artifact(_ context.Context, ref artifact.Ref) (artifact.Listed, error) {
+	return artifact.Listed{Ref: ref}, nil
+}
+
 func (harbor) Bundles(context.Context) (bool, string, error) { return true, "v2.15.2", nil }
 
 func (harbor) LockedBy(context.Context, string, string) (string, error) { return "", nil }
+
+// policies has one for all projects.
+type policies struct{ terms policy.Terms }
+
+func (p policies) Policy(_ context.Context, project string) (policy.Policy, error) {
+	return policy.Policy{Project: project, Mode: policy.ModeSign, Revision: "bench", Terms: p.terms}, nil
+}

@@ -1,16 +1,14 @@
-package api
+package access
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,16 +16,20 @@ import (
 )
 
 const (
+	tokenPrefix   = "hs_"
 	maxTokensFile = 1 << 20
 	maxTokenName  = 64
 	wantName      = "1 to 64 of a-z, A-Z, 0-9 and . _ @ -"
 	// settled is how old a change must be for the time of the file to tell it from the next one: file systems count time in
 	// steps.
 	settled = 2 * time.Second
+	// warnBefore is how long before its time a token is warned about, and warnEvery how often.
+	warnBefore = 14 * 24 * time.Hour
+	warnEvery  = 24 * time.Hour
 )
 
 // NewToken makes a random token of 256 bits, and its line for the file of tokens, which holds only a hash. The name says
-// who will use the token.
+// who will use the token. The line lets it read everything, for ever: fields may be added to it, see [New].
 func NewToken(name string) (token, line string, err error) {
 	if !validTokenName(name) {
 		return "", "", fmt.Errorf("name of a token: want %s", wantName)
@@ -36,22 +38,23 @@ func NewToken(name string) (token, line string, err error) {
 	if _, err := rand.Read(raw); err != nil {
 		return "", "", fmt.Errorf("reading random bytes: %w", err)
 	}
-	token = "hs_" + hex.EncodeToString(raw)
+	token = tokenPrefix + hex.EncodeToString(raw)
 	sum := sha256.Sum256([]byte(token))
 	return token, name + ":" + hex.EncodeToString(sum[:]), nil
 }
 
 type hash [sha256.Size]byte
 
-// tokens are the hashes of the tokens that are let in.
+// tokens are the tokens that are let in.
 type tokens struct {
 	path   string // empty lets nobody in
 	logger zerolog.Logger
 
 	mu       sync.Mutex
-	hashes   []hash      // guarded by mu; replaced, never changed
+	grants   []*grant    // guarded by mu; replaced, never changed
 	seen     os.FileInfo // guarded by mu: the file that was tried last; nil if it was missing or may still change unseen
 	complain bool        // guarded by mu: whether the next failure to read is logged
+	warned   time.Time   // guarded by mu: when the tokens that end soon were logged last
 }
 
 func newTokens(path string, logger zerolog.Logger) (*tokens, error) {
@@ -60,23 +63,36 @@ func newTokens(path string, logger zerolog.Logger) (*tokens, error) {
 	}
 	t := &tokens{path: path, logger: logger, complain: true}
 	if _, err := t.load(); err != nil {
-		return nil, fmt.Errorf("making the API: reading the file of tokens: %w", err)
+		return nil, fmt.Errorf("reading the file of tokens: %w", err)
 	}
+	t.warn(time.Now())
 	return t, nil
 }
 
-// valid says whether the token is one of the file, in a time that tells nothing about the tokens.
-func (t *tokens) valid(token string) bool {
+// find gives what the token allows, in a time that tells nothing about the tokens; nil if it is none of the file. Of several
+// lines with one hash the first counts whose time has not come. The error says that the time of all has come, and wraps
+// ErrUnauthenticated.
+func (t *tokens) find(token string) (*grant, error) {
 	sum := sha256.Sum256([]byte(token))
-	found := 0
-	for _, known := range t.current() {
-		found |= subtle.ConstantTimeCompare(sum[:], known[:])
+	now := time.Now()
+	var matching []*grant
+	for _, g := range t.current(now) {
+		if subtle.ConstantTimeCompare(sum[:], g.hash[:]) == 1 {
+			matching = append(matching, g)
+		}
 	}
-	return found == 1
+	if len(matching) == 0 {
+		return nil, nil //nolint:nilnil // not to be found is no error: the bearer may be an id token
+	}
+	if at := slices.IndexFunc(matching, func(g *grant) bool { return !g.expired(now) }); at >= 0 {
+		return matching[at], nil
+	}
+	last := matching[len(matching)-1]
+	return nil, fmt.Errorf("%w: the token %s has expired at %s: ask for another one", ErrUnauthenticated, last.name, last.expires.UTC().Format(time.RFC3339))
 }
 
-// current gives the hashes, read again if the file has changed.
-func (t *tokens) current() []hash {
+// current gives the grants, read again if the file has changed.
+func (t *tokens) current(now time.Time) []*grant {
 	if t.path == "" {
 		return nil
 	}
@@ -90,14 +106,31 @@ func (t *tokens) current() []hash {
 		t.logger.Error().Err(err).Str("file", t.path).Msg("file of API tokens cannot be read; the tokens of before stay valid")
 	case err == nil && changed:
 		t.complain = true
-		t.logger.Info().Str("file", t.path).Int("tokens", len(t.hashes)).Msg("file of API tokens read again")
+		t.logger.Info().Str("file", t.path).Int("tokens", len(t.grants)).Msg("file of API tokens read again")
 	default:
 	}
-	return t.hashes
+	if changed || now.Sub(t.warned) >= warnEvery {
+		t.warn(now)
+	}
+	return t.grants
 }
 
-// load reads the file if it is not the one that was read last, and says whether the hashes are others now. The caller
-// holds mu, or has the only reference.
+// warn logs the tokens that end soon or have ended. The caller holds mu, or has the only reference.
+func (t *tokens) warn(now time.Time) {
+	t.warned = now
+	for _, g := range t.grants {
+		switch {
+		case g.expires.IsZero() || now.Before(g.expires.Add(-warnBefore)):
+		case g.expired(now):
+			t.logger.Warn().Str("token", g.name).Time("expires_at", g.expires).Msg("API token has expired: take its line out of the file, or replace it")
+		default:
+			t.logger.Warn().Str("token", g.name).Time("expires_at", g.expires).Msg("API token expires soon: replace it")
+		}
+	}
+}
+
+// load reads the file if it is not the one that was read last, and says whether the grants are others now. The caller holds
+// mu, or has the only reference.
 func (t *tokens) load() (changed bool, err error) {
 	info, err := os.Stat(t.path)
 	if err != nil {
@@ -115,25 +148,17 @@ func (t *tokens) load() (changed bool, err error) {
 	if time.Since(info.ModTime()) > settled {
 		t.seen = info
 	}
-	hashes, err := parseTokens(content)
+	grants, err := parseTokens(content)
 	if err != nil {
 		return false, err
 	}
-	changed = !equal(hashes, t.hashes)
-	t.hashes = hashes
+	changed = !slices.EqualFunc(grants, t.grants, same)
+	t.grants = grants
 	return changed, nil
 }
 
-func equal(a, b []hash) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
+func same(a, b *grant) bool {
+	return a.name == b.name && a.hash == b.hash && a.change == b.change && slices.Equal(a.projects, b.projects) && a.expires.Equal(b.expires)
 }
 
 func readAtMost(path string, limit int64) ([]byte, error) {
@@ -150,46 +175,4 @@ func readAtMost(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("the file has more than %d bytes", limit)
 	}
 	return content, nil
-}
-
-// parseTokens reads the lines of a file of tokens. An error names the line, never its content: somebody may have written a
-// token where its hash belongs.
-func parseTokens(content []byte) ([]hash, error) {
-	var hashes []hash
-	number := 0
-	for line := range bytes.Lines(content) {
-		number++
-		text := strings.TrimSpace(string(line))
-		if text == "" || strings.HasPrefix(text, "#") {
-			continue
-		}
-		name, digest, found := strings.Cut(text, ":")
-		if !found || !validTokenName(name) {
-			return nil, fmt.Errorf("line %d: want name:sha256, the name with %s", number, wantName)
-		}
-		sum, err := hex.DecodeString(digest)
-		if err != nil || len(sum) != sha256.Size {
-			return nil, fmt.Errorf("line %d: want the SHA-256 of the token after the colon, in 64 hexadecimal digits", number)
-		}
-		hashes = append(hashes, hash(sum))
-	}
-	return hashes, nil
-}
-
-func validTokenName(name string) bool {
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@-"
-	return name != "" && len(name) <= maxTokenName && strings.Trim(name, allowed) == ""
-}
-
-// bearer gives the token of a request. Two Authorization headers are none: nobody knows which one counts.
-func bearer(header http.Header) (token string, found bool) {
-	values := header.Values("Authorization")
-	if len(values) != 1 {
-		return "", false
-	}
-	scheme, token, found := strings.Cut(values[0], " ")
-	if !found || !strings.EqualFold(scheme, "Bearer") {
-		return "", false
-	}
-	return strings.TrimSpace(token), true
 }

@@ -1,0 +1,10 @@
+package access
+
+// Sizes gives how many answers and how many guessers are remembered, for tests of their bounds.
+func (a *Access) Sizes() (answers, guessers int) {
+	a.pulls.mu.Lock()
+	defer a.pulls.mu.Unlock()
+	a.throttle.mu.Lock()
+	defer a.throttle.mu.Unlock()
+	return len(a.pulls.known), max(len(a.throttle.accounts), len(a.throttle.addresses))
+}

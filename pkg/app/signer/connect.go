@@ -1,0 +1,48 @@
+package signer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/policy/book"
+	"github.com/harborseal/harborseal/pkg/queue"
+)
+
+const (
+	// connectTime bounds a command's wait for the queue: a service waits for ever, somebody at a terminal does not.
+	connectTime = 10 * time.Second
+	// loadTime bounds the reading of all policies.
+	loadTime = 10 * time.Second
+)
+
+// dialQueue connects a command to the queue, and creates nothing there. The caller closes the client.
+func dialQueue(ctx context.Context, cfg *config.Signer, dialer *egress.Dialer, name string) (*queue.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	q := cfg.Queue
+	return queue.Connect(ctx, queue.Config{
+		Harbor: cfg.Harbor.Name, URLs: q.URLs, Username: q.Username, PasswordFile: q.PasswordFile, CredentialsFile: q.CredentialsFile,
+		TLS:  queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile},
+		Name: name, Replicas: q.Replicas, AckWait: q.AckWait, DialContext: dialer.DialContext, Logger: zerolog.Nop(),
+	})
+}
+
+// readPolicies gives every entry of the bucket of policies, as it is now, to apply.
+func readPolicies(ctx context.Context, client *queue.Client, apply func(book.Entry)) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTime)
+	defer cancel()
+	loaded := false
+	err := client.WatchPolicies(ctx, apply, func() {
+		loaded = true
+		cancel()
+	})
+	if loaded {
+		return nil
+	}
+	return fmt.Errorf("reading the policies: %w", err)
+}

@@ -1,0 +1,76 @@
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/policy/book"
+)
+
+// configActor stands in the events of what the configuration file says, as who and as from where.
+const configActor = "config"
+
+// Declare publishes the policies of the configuration file, if they differ from those in the bucket, with an event. It is
+// called at each start. Of receivers with different files the one that starts last is right.
+//
+// A crash after the entry was stored, and before the event: the next start records it, with the same id.
+func (s *Service) Declare(ctx context.Context, declared *policy.Declared) error {
+	value, err := declared.Encode()
+	if err != nil {
+		return fmt.Errorf("declaring the policies: %w", err)
+	}
+	for range attempts {
+		entry, err := s.cfg.Queue.GetPolicy(ctx, book.Declared, "")
+		if err != nil {
+			return fmt.Errorf("reading the declared policies: %w", err)
+		}
+		before := json.RawMessage(entry.Value)
+		switch {
+		case len(entry.Value) == 0 && len(declared.Rules()) == 0:
+			return nil // there were none, and there are none
+		case bytes.Equal(entry.Value, value):
+			before = nil // it is recorded with the event, unless a crash came between
+		default:
+			entry.Revision, err = s.cfg.Queue.PutPolicy(ctx, book.Declared, "", value, entry.Revision)
+			if errors.Is(err, policy.ErrConflict) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("storing the declared policies: %w", err)
+			}
+			s.cfg.Logger.Info().Str("policy_revision", declared.Revision()).Msg("policies of the configuration file published")
+		}
+		s.cfg.Book.Apply(book.Entry{Kind: book.Declared, Value: value, Revision: entry.Revision, At: s.cfg.Now()})
+		id := artifact.EventID(artifact.PolicyChanged, artifact.Ref{}, "", configActor, strconv.FormatUint(entry.Revision, 10), declared.Revision())
+		return s.record(ctx, artifact.Event{
+			ID: id, Kind: artifact.PolicyChanged, Time: s.cfg.Now().UTC(), Actor: configActor, Origin: artifact.OriginConfig,
+			CorrelationID: id, PolicyRevision: declared.Revision(),
+			Change: &artifact.Change{Before: before, After: value, From: configActor},
+		})
+	}
+	return fault.Newf(fault.Transient, fault.ConcurrentWriter, "storing the declared policies: %w", policy.ErrConflict)
+}
+
+// declaredSpec gives the rule for a project, as it is shown.
+func (s *Service) declaredSpec(project string) (*policy.Spec, *policy.Backfill) {
+	declared, err := s.cfg.Book.Declared()
+	if err != nil || declared == nil {
+		return nil, nil
+	}
+	for _, r := range declared.Rules() {
+		for _, pattern := range r.Projects {
+			if matched, err := path.Match(pattern, project); err == nil && matched {
+				return &r.Spec, &r.Backfill
+			}
+		}
+	}
+	return nil, nil
+}

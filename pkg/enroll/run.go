@@ -1,0 +1,101 @@
+package enroll
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/fault"
+)
+
+// slot numbers the intervals of drift checks.
+func (s *Service) slot() int64 { return s.cfg.Now().UnixNano() / int64(s.cfg.Interval) }
+
+// Run proposes a drift check of each project that is enabled, or was, in each interval, until ctx ends. Whoever consumes the
+// ticks calls Check. All receivers propose: the queue takes each slot once. A failure is logged, and the next interval is
+// the next attempt.
+func (s *Service) Run(ctx context.Context) error {
+	if s.cfg.Harbor == nil {
+		<-ctx.Done()
+		return nil
+	}
+	for {
+		s.round(ctx)
+		now := s.cfg.Now()
+		next := time.Unix(0, (s.slot()+1)*int64(s.cfg.Interval))
+		timer := time.NewTimer(next.Sub(now))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// Tick handles a tick of the kind DriftTick: it checks the project, unless the tick has waited for so long that a newer one
+// has taken its place. A failure is logged and no reason for another attempt: the next slot is. It is an error only that ctx
+// has ended, so that another receiver takes the tick.
+func (s *Service) Tick(ctx context.Context, project string, slot int64) error {
+	if slot < s.slot()-1 {
+		return nil
+	}
+	err := s.Check(ctx, project)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		s.cfg.Logger.Warn().Err(err).Str("project", project).Str("reason", string(fault.Of(err).Reason)).Msg("project could not be checked for drift")
+	}
+	return nil
+}
+
+// round proposes the checks of one slot.
+func (s *Service) round(ctx context.Context) {
+	slot := s.slot()
+	for _, project := range s.toCheck(ctx) {
+		if _, err := s.cfg.Queue.Propose(ctx, DriftTick, project, slot); err != nil {
+			if ctx.Err() == nil {
+				s.cfg.Logger.Warn().Err(err).Str("project", project).Msg("drift checks could not be proposed")
+			}
+			return // the others would fail as well
+		}
+	}
+}
+
+// toCheck gives the projects that are enabled, and those for which something is left to be done: a webhook of ours that may
+// still be there, or a problem that stands.
+func (s *Service) toCheck(ctx context.Context) []string {
+	var listed []string
+	all, err := s.cfg.Harbor.AllProjects(ctx)
+	if err != nil {
+		// Those that are named are checked all the same.
+		s.cfg.Logger.Warn().Err(err).Msg("projects could not be listed for the drift check")
+	}
+	for _, p := range all {
+		listed = append(listed, p.Name)
+	}
+	enabled, err := s.cfg.Book.Enabled(listed)
+	if err != nil {
+		s.cfg.Logger.Warn().Err(err).Msg("policies of some projects could not be read for the drift check")
+	}
+	named, _, err := s.cfg.Book.Projects()
+	if err != nil {
+		return nil // not loaded
+	}
+	names := enabled
+	s.mu.Lock()
+	candidates := slices.Concat(listed, named, s.listed)
+	s.mu.Unlock()
+	for _, name := range candidates {
+		if state, _, err := s.cfg.Book.State(name); err == nil && (state.WebhookID != 0 || len(state.Problems) > 0) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	s.mu.Lock()
+	s.listed = names
+	s.mu.Unlock()
+	return names
+}

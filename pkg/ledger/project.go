@@ -1,0 +1,126 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// maxChange bounds each side of a change, in bytes of JSON. It holds any policy that a person would write.
+const maxChange = 64 << 10
+
+// ProjectEvent is something that happened to a project, or to all, as the API shows it.
+type ProjectEvent struct {
+	// Seq is the event's sequence in the ledger.
+	Seq uint64 `json:"seq"`
+	// Project is empty for what concerns all projects.
+	Project string        `json:"project"`
+	Kind    artifact.Kind `json:"kind"`
+	At      time.Time     `json:"at"` // UTC
+	// Actor is who did it, and Origin the part of the program that recorded it.
+	Actor  string          `json:"actor"`
+	Origin artifact.Origin `json:"origin"`
+	// Reason (from a closed set) and Detail (for people) are those of the event.
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+	// Change is there if the event changed something, such as a policy. A side longer than 64 KiB, or that is no JSON, is an
+	// object whose only member, note, says so.
+	Change *artifact.Change `json:"change,omitempty"`
+	// Sweep is there if the event sums up a sweep.
+	Sweep *artifact.Sweep `json:"sweep,omitempty"`
+}
+
+// ProjectEventOf reads an entry as an event about a project; false if it is none, or of a kind that this program does not
+// know. The same entry always gives the same event: text is cut and made storable, and JSON is brought to one form.
+func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
+	e := entry.Event
+	if !e.Kind.OfProject() {
+		return ProjectEvent{}, false
+	}
+	event := ProjectEvent{
+		Seq: entry.Seq, Project: clean(e.Project, maxText), Kind: e.Kind, At: instant(e.Time),
+		Actor: clean(e.Actor, maxText), Origin: artifact.Origin(clean(string(e.Origin), maxText)),
+		Reason: clean(e.Reason, maxText), Detail: clean(e.Detail, maxDetail),
+	}
+	if c := e.Change; c != nil {
+		event.Change = &artifact.Change{Before: bounded(c.Before), After: bounded(c.After), From: clean(c.From, maxText)}
+	}
+	if e.Sweep != nil {
+		sweep := *e.Sweep
+		sweep.Digest = clean(sweep.Digest, maxText)
+		sweep.StartedAt = instant(sweep.StartedAt)
+		if year := sweep.StartedAt.Year(); year < 1 || year > 9999 {
+			sweep.StartedAt = time.Time{} // no JSON can say that
+		}
+		event.Sweep = &sweep
+	}
+	return event, true
+}
+
+// bounded brings JSON to the form that encoding it again does not change; nil for nothing.
+func bounded(raw json.RawMessage) json.RawMessage {
+	if len(raw) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(json.RawMessage(strings.ToValidUTF8(string(raw), "\uFFFD")))
+	switch {
+	case err != nil:
+		return leftOut("left out: it is no JSON")
+	case string(text) == "null":
+		return nil
+	case len(text) > maxChange:
+		return leftOut(fmt.Sprintf("left out: %d bytes are more than the %d that are kept", len(text), maxChange))
+	default:
+		return text
+	}
+}
+
+func leftOut(text string) json.RawMessage { return json.RawMessage(`{"note":"` + text + `"}`) }
+
+// EventQuery asks for events about projects. They come newest first, by sequence: what is written while somebody turns pages
+// neither repeats nor hides one that was there at the first page.
+type EventQuery struct {
+	// Project is a project's exact name: what concerns all projects is not among its events. Empty means all events.
+	Project string
+	// Limit is the most events of a page; 0 means [DefaultLimit].
+	Limit int
+	// Cursor is the NextCursor of the page before, of a query for the same project; empty for the first page.
+	Cursor string
+}
+
+// EventPage is one page of an answer.
+type EventPage struct {
+	// Items are never nil.
+	Items []ProjectEvent
+	// NextCursor asks for the next page; empty if this is the last one.
+	NextCursor string
+}
+
+// EventFilter is a query as stores take it: checked, with everything filled in.
+type EventFilter struct {
+	Project string
+	Limit   int
+	// Before is the sequence below which the page begins; 0 for the first page.
+	Before uint64
+}
+
+// Filter checks the query. The error is an [*InvalidQueryError].
+func (q EventQuery) Filter() (EventFilter, error) {
+	if q.Project != "" && artifact.ValidateProject(q.Project) != nil {
+		return EventFilter{}, invalid("project", wantProject)
+	}
+	limit, err := pageLimit(q.Limit)
+	if err != nil {
+		return EventFilter{}, err
+	}
+	f := EventFilter{Project: q.Project, Limit: limit}
+	if q.Cursor != "" {
+		if f.Before, err = f.decodeCursor(q.Cursor); err != nil {
+			return EventFilter{}, err
+		}
+	}
+	return f, nil
+}

@@ -1,0 +1,174 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// errEnds marks a failure that ends the sweep, or lets it pause. Others are about one digest.
+var errEnds = errors.New("the sweep cannot go on")
+
+// endless gives nothing for a failure that is about one digest.
+func endless(err error) error {
+	if errors.Is(err, errEnds) {
+		return err
+	}
+	return nil
+}
+
+// missingFrom gives the signatures that Harbor no longer lists.
+func missingFrom(l artifact.Listed, signatures []artifact.Evidence) []artifact.Evidence {
+	var missing []artifact.Evidence
+	for _, e := range signatures {
+		if !slices.Contains(l.Signatures, e.Digest) {
+			missing = append(missing, e)
+		}
+	}
+	return missing
+}
+
+// signed says whether a manifest has what its policy asks for. An error says that it cannot be told, and false that it is to
+// be asked for; errEnds stands for those that may be everybody's. retired says that only keys have signed that sign no more.
+func (s *pass) signed(ctx context.Context, l artifact.Listed, k artifact.Known) (signed, retired bool, err error) {
+	recalled, sufficient, retired, err := s.recall(ctx, l, k)
+	switch {
+	case err != nil:
+		return false, false, s.failed(ctx, l, err)
+	case recalled && sufficient:
+		return true, retired, nil
+	case recalled && retired && len(l.Signatures) == len(distinct(k.Signatures)):
+		return false, true, nil // a new signature of the active key is all that is missing, and none of those that are there
+	case len(l.Signatures) == 0:
+		return false, false, nil // Harbor's word is good for "there is none"
+	}
+	signed, evidence, err := s.check(ctx, l, k)
+	if err != nil || !signed {
+		// Where the active key alone counts, it may be that retired ones have signed.
+		return false, retired && len(missingFrom(l, k.Signatures)) == 0, err
+	}
+	_, retired, err = s.r.cfg.Verifier.Sufficient(ctx, s.policy, evidence)
+	if err != nil {
+		return true, false, nil //nolint:nilerr // it was verified just now; only whose key it is stays open
+	}
+	return true, retired, nil
+}
+
+// recall says whether what the ledger knows of a check holds for what Harbor lists now, and whether it suffices.
+func (s *pass) recall(ctx context.Context, l artifact.Listed, k artifact.Known) (recalled, sufficient, retired bool, err error) {
+	if k.State != isSigned || len(k.Signatures) == 0 || len(missingFrom(l, k.Signatures)) > 0 {
+		return false, false, false, nil
+	}
+	err = s.guarded(l.Ref, func() (err error) {
+		sufficient, retired, err = s.r.cfg.Verifier.Sufficient(ctx, s.policy, k.Signatures)
+		return err
+	})
+	if err != nil {
+		return false, false, false, fmt.Errorf("judging the signatures that are known: %w", err)
+	}
+	same, err := s.unchanged(ctx, l, k)
+	return same, sufficient, retired, err
+}
+
+// unchanged says whether nothing is listed beside the known signatures that was not looked at under the same keys. Harbor lists
+// signature manifests that the tag has left as well: where there are others, the tag must be where it was.
+func (s *pass) unchanged(ctx context.Context, l artifact.Listed, k artifact.Known) (bool, error) {
+	others := false
+	for _, digest := range l.Signatures {
+		if slices.ContainsFunc(k.Signatures, func(e artifact.Evidence) bool { return e.Digest == digest }) {
+			continue
+		}
+		others = true
+		if k.KeySet != s.r.cfg.Verifier.KeySet() || !slices.Contains(k.Accessories, digest) {
+			return false, nil
+		}
+	}
+	at := slices.IndexFunc(k.Signatures, func(e artifact.Evidence) bool { return e.Format == artifact.Legacy })
+	if !others || at < 0 {
+		return true, nil
+	}
+	var digest string
+	err := s.guarded(l.Ref, func() (err error) {
+		if err = s.r.cfg.Budget.Wait(ctx); err != nil {
+			return err
+		}
+		digest, err = s.r.cfg.Verifier.Tag(ctx, l.Ref)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("looking where the tag of the signatures is: %w", err)
+	}
+	s.unanswered = 0
+	return digest == k.Signatures[at].Digest, nil
+}
+
+// check verifies for real and records what it found, unless the ledger says so already.
+func (s *pass) check(ctx context.Context, l artifact.Listed, k artifact.Known) (signed bool, evidence []artifact.Evidence, err error) {
+	var note string
+	err = s.guarded(l.Ref, func() (err error) {
+		if err = s.r.cfg.Budget.Wait(ctx); err != nil {
+			return err
+		}
+		evidence, note, signed, err = s.r.cfg.Verifier.Verify(ctx, s.policy, l)
+		return err
+	})
+	if err != nil {
+		return false, nil, s.failed(ctx, l, err)
+	}
+	s.unanswered = 0
+	s.sum.Verified++
+	if !signed || len(evidence) == 0 {
+		return false, evidence, nil
+	}
+	keySet := s.r.cfg.Verifier.KeySet()
+	accessories := slices.Sorted(slices.Values(l.Signatures))
+	if k.State == isSigned && k.KeySet == keySet && slices.Equal(slices.Sorted(slices.Values(k.Accessories)), accessories) &&
+		sameEvidence(k.Signatures, evidence) {
+		return true, evidence, nil
+	}
+	event := artifact.Event{
+		Kind: artifact.Signed, Ref: l.Ref, How: artifact.Found, Signatures: evidence, Accessories: accessories, KeySet: keySet, Detail: note,
+		Format: evidence[0].Format, KeyID: evidence[0].KeyID, SignatureDigest: evidence[0].Digest,
+	}
+	parts := []string{keySet}
+	for _, e := range evidence {
+		parts = append(parts, e.KeyID, e.Digest)
+	}
+	if err := s.record(ctx, event, parts...); err != nil {
+		return true, evidence, fmt.Errorf("%w: %w", errEnds, err)
+	}
+	return true, evidence, nil
+}
+
+// failed says what a failing check means. A manifest that cannot be verified now is asked for, because the signer will look
+// for itself; only many of them end the sweep, so that a registry's outage does not fill the queue and one broken signature
+// does not hide the rest of its project.
+func (s *pass) failed(ctx context.Context, l artifact.Listed, err error) error {
+	err = fmt.Errorf("verifying %s: %w", l.Ref, err)
+	if !ofTheDigest(err) {
+		s.unanswered++
+	}
+	if ctx.Err() != nil || s.unanswered > maxUnanswered {
+		s.unanswered = 0 // who goes on begins to count anew
+		return fmt.Errorf("%w: %w", errEnds, err)
+	}
+	s.about(l.Ref).Warn().Err(err).Msg("verifying failed: the signer is asked to look")
+	return err
+}
+
+func sameEvidence(a, b []artifact.Evidence) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(e artifact.Evidence) bool { return !slices.Contains(b, e) })
+}
+
+// distinct gives the digests of the manifests that carry signatures.
+func distinct(signatures []artifact.Evidence) []string {
+	digests := make([]string, 0, len(signatures))
+	for _, e := range signatures {
+		digests = append(digests, e.Digest)
+	}
+	slices.Sort(digests)
+	return slices.Compact(digests)
+}

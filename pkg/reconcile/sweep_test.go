@@ -1,0 +1,465 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
+)
+
+func TestRequestsOfASweep(t *testing.T) {
+	w := newWorld()
+	w.policy(func(p *policy.Policy) {
+		p.Tags.Include = []string{"v*"}
+		p.Untagged = policy.UntaggedExclude
+	})
+	child := w.add(t, "child", func(l *artifact.Listed) { l.Tags = nil })
+	index := w.add(t, "index", func(l *artifact.Listed) { l.Children = []string{child.Digest()} })
+	before := w.signedBy(t, activeKey, "before")
+	w.tellSigned(t, before, activeKey, "before")
+	w.change(before, func(l *artifact.Listed) { l.Tags, l.Signatures = []string{"moved"}, nil })
+
+	w.sweep(t, w.reconciler(t))
+	for ref, want := range map[artifact.Ref]artifact.Request{
+		child:  {Parent: index.Digest(), Depth: 1},
+		index:  {PushedAt: &w.population[1].PushedAt},
+		before: {PushedAt: &w.population[2].PushedAt, SignedBefore: true},
+	} {
+		got, asked := w.waiting[ref]
+		if !asked {
+			t.Errorf("%s is not asked for", ref)
+			continue
+		}
+		if got.Lane != artifact.Bulk || got.Origin != artifact.OriginSweep || got.Parent != want.Parent || got.Depth != want.Depth ||
+			got.SignedBefore != want.SignedBefore || (got.PushedAt == nil) != (want.PushedAt == nil) ||
+			want.PushedAt != nil && !got.PushedAt.Equal(*want.PushedAt) {
+			t.Errorf("request %+v, want the bulk lane, the sweep's origin and %+v", got, want)
+		}
+	}
+}
+
+// TestWhatIsRecalled: a check is recalled while nothing has changed that it depends on, and done again where something has.
+func TestWhatIsRecalled(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(w *world, ref artifact.Ref) // before the first sweep
+		change func(w *world, ref artifact.Ref) // before the second
+		want   int                              // checks of the second sweep
+		heads  int
+	}{
+		{name: "nothing"},
+		{
+			name: "a stranger's signature beside it, looked at", before: func(w *world, ref artifact.Ref) {
+				w.change(ref, func(l *artifact.Listed) { l.Signatures = append(l.Signatures, w.by("stranger", "x")) })
+			}, heads: 1,
+		},
+		{
+			name: "another key set", before: func(w *world, ref artifact.Ref) {
+				w.change(ref, func(l *artifact.Listed) { l.Signatures = append(l.Signatures, w.by("stranger", "x")) })
+			}, change: func(w *world, _ artifact.Ref) { w.keySet = "keys-2" }, want: 1,
+		},
+		{name: "another key set, and nothing else listed", change: func(w *world, _ artifact.Ref) { w.keySet = "keys-2" }},
+		{
+			name: "a new one beside it", change: func(w *world, ref artifact.Ref) {
+				w.change(ref, func(l *artifact.Listed) { l.Signatures = append(l.Signatures, w.by("stranger", "x")) })
+			}, want: 1,
+		},
+		{
+			name: "the tag moved back", before: func(w *world, ref artifact.Ref) {
+				w.change(ref, func(l *artifact.Listed) { l.Signatures = append(l.Signatures, w.by("stranger", "x")) })
+			}, change: func(w *world, ref artifact.Ref) { w.tags[ref] = w.by("stranger", "x") }, want: 1, heads: 1,
+		},
+		{
+			name: "another signature in its place", change: func(w *world, ref artifact.Ref) {
+				w.change(ref, func(l *artifact.Listed) { l.Signatures = []string{w.by(retiredKey, "y")} })
+			}, want: 1,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			ref := w.signedBy(t, activeKey, "app")
+			if tt.before != nil {
+				tt.before(w, ref)
+			}
+			r := w.reconciler(t)
+			if first, _ := w.sweep(t, r); first.Verified != 1 || first.Signed != 1 {
+				t.Fatalf("first sweep %+v, want one signed, after a check", first)
+			}
+			if tt.change != nil {
+				tt.change(w, ref)
+			}
+			clear(w.requests)
+			second, _ := w.sweep(t, r)
+			if second.Signed != 1 || second.Verified != tt.want || w.requests["tag"] != tt.heads || len(w.waiting) != 0 {
+				t.Errorf("second sweep %+v with %d looks at the tag, want it signed, %d checks, %d looks", second, w.requests["tag"], tt.want, tt.heads)
+			}
+			if third, events := w.sweep(t, r); third.Verified != 0 && tt.name != "the tag moved back" || len(events) != 0 {
+				t.Errorf("third sweep %+v with %v, want nothing new", third, kinds(events))
+			}
+		})
+	}
+}
+
+func TestAVanishedSignature(t *testing.T) {
+	for _, tt := range []struct {
+		restore policy.Restore
+		mode    policy.Mode
+		asked   bool
+		want    []string
+	}{
+		{"", policy.ModeSign, true, []string{"removed "}},
+		{policy.RestoreSign, policy.ModeSign, true, []string{"removed "}},
+		{policy.RestoreAlert, policy.ModeSign, false, []string{"removed "}},
+		{policy.RestoreSign, policy.ModeObserve, false, []string{"removed ", "skipped observed"}},
+	} {
+		t.Run(string(tt.mode)+" "+string(tt.restore), func(t *testing.T) {
+			w := newWorld()
+			w.policy(func(p *policy.Policy) { p.Restore, p.Mode = tt.restore, tt.mode })
+			ref := w.signedBy(t, activeKey, "app")
+			w.tellSigned(t, ref, activeKey, "app")
+			w.change(ref, func(l *artifact.Listed) { l.Signatures = []string{w.by("stranger", "app")} })
+			r := w.reconciler(t)
+			sum, events := w.sweep(t, r)
+			if got := kinds(events); !slices.Equal(got, tt.want) || sum.Removed != 1 {
+				t.Errorf("events %v, removed %d, want %v and 1", got, sum.Removed, tt.want)
+			}
+			if len(events) > 0 && (len(events[0].Signatures) != 1 || events[0].Signatures[0].Digest != w.by(activeKey, "app")) {
+				t.Errorf("the event names %v as missing, want the signature of the active key", events[0].Signatures)
+			}
+			for range 2 {
+				if q, asked := w.waiting[ref]; asked != tt.asked || asked && !q.SignedBefore {
+					t.Errorf("asked %t as %+v, want %t, signed before", asked, q, tt.asked)
+				}
+				if _, events := w.sweep(t, r); len(events) != 0 {
+					t.Errorf("a further sweep wrote %v, want nothing", kinds(events))
+				}
+			}
+		})
+	}
+}
+
+func TestAnExcludedImageIsNotCalledSignedForEver(t *testing.T) {
+	w := newWorld()
+	w.policy(func(p *policy.Policy) { p.Repositories.Exclude = []string{"**"} })
+	ref := w.signedBy(t, activeKey, "app")
+	w.tellSigned(t, ref, activeKey, "app")
+	r := w.reconciler(t)
+	if _, events := w.sweep(t, r); len(events) != 0 {
+		t.Errorf("events %v of a signed image out of scope, want none", kinds(events))
+	}
+	w.change(ref, func(l *artifact.Listed) { l.Signatures = nil })
+	w.sweep(t, r)
+	if k := known(t, w, ref); k.State != "skipped" || k.Reason != string(policy.OutOfScope) {
+		t.Errorf("it is known as %+v, want out of scope", k)
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		ref := w.add(t, "dead", nil)
+		w.dead[ref] = time.Now()
+		r := w.reconciler(t)
+		slot := time.Now().UnixNano()/int64(time.Hour) - 1
+		if sum, _ := w.tick(t, r, slot); sum.Failed != 1 || len(w.waiting) != 0 {
+			t.Errorf("a young dead letter: %+v and %d requests, want it counted and none", sum, len(w.waiting))
+		}
+		if _, _ = w.sweep(t, r); len(w.waiting) != 1 {
+			t.Error("a sweep that somebody asked for does not try a dead letter")
+		}
+		clear(w.waiting)
+		time.Sleep(25 * time.Hour)
+		if sum, _ := w.tick(t, r, slot+26); sum.Requested != 1 {
+			t.Errorf("a day later: %+v, want it asked for", sum)
+		}
+		// Somebody has signed it by hand.
+		w.tell(t, artifact.Event{Kind: artifact.Dead, Ref: ref, Reason: "denied"})
+		w.change(ref, func(l *artifact.Listed) { l.Signatures = []string{w.by(activeKey, "dead")} })
+		if _, _ = w.sweep(t, r); len(w.dead) != 0 {
+			t.Error("the dead letter of a signed image stays")
+		}
+	})
+}
+
+func TestRotation(t *testing.T) {
+	w := newWorld()
+	old := w.signedBy(t, retiredKey, "old")
+	r := w.reconciler(t)
+	w.sweep(t, r)
+	if sum, _ := w.sweep(t, r); sum.Signed != 1 || sum.Retired != 1 || len(w.waiting) != 0 {
+		t.Errorf("%+v, want it signed, by a retired key, and not asked for", sum)
+	}
+	w.policy(func(p *policy.Policy) { p.Terms.ActiveKeyOnly, p.Revision = true, "2" })
+	if sum, _ := w.sweep(t, r); sum.Retired != 1 || sum.Requested != 1 || sum.Signed != 0 || sum.Verified != 0 {
+		t.Errorf("%+v, want it asked for without a look", sum)
+	}
+	w.change(old, func(l *artifact.Listed) { l.Signatures = append(l.Signatures, w.by(activeKey, "old")) })
+	w.tags[old] = w.by(activeKey, "old")
+	if sum, _ := w.sweep(t, r); sum.Retired != 0 || sum.Signed != 1 {
+		t.Errorf("%+v, want it signed by the active key", sum)
+	}
+}
+
+func TestGone(t *testing.T) {
+	w := newWorld()
+	w.add(t, "there", nil)
+	gone, unseen := refOf(t, "gone"), w.add(t, "unseen", nil)
+	for _, ref := range []artifact.Ref{gone, unseen} {
+		w.tell(t, artifact.Event{Kind: artifact.Received, Ref: ref})
+	}
+	w.dead[gone] = time.Now()
+	r := w.reconciler(t)
+	w.artifactErr = fault.New(fault.Transient, fault.Unavailable, errors.New("502"))
+	if sum, events := w.sweep(t, r); sum.Gone != 0 || len(events) != 0 {
+		t.Errorf("Harbor does not say: %+v and %v, want none gone", sum, kinds(events))
+	}
+	w.artifactErr = nil
+	if sum, events := w.sweep(t, r); sum.Gone != 1 || !slices.Equal(kinds(events), []string{"gone "}) || events[0].Ref != gone || len(w.dead) != 0 {
+		t.Errorf("%+v, %v and %d dead letters, want one gone without a dead letter", sum, kinds(events), len(w.dead))
+	}
+	// A listing that has left something out proves nothing.
+	w.population = w.population[:1]
+	delete(w.waiting, unseen)
+	r = w.reconciler(t, nil...)
+	w.onPage = func(int) error { w.add(t, "unseen", nil); w.onPage = nil; return nil }
+	if sum, _ := w.sweep(t, r); sum.Gone != 0 || sum.Population != 2 {
+		t.Errorf("%+v, want none gone, and what was left out looked at", sum)
+	}
+	if _, asked := w.waiting[unseen]; !asked {
+		t.Error("what the listing has left out is not asked for")
+	}
+}
+
+// TestTheDigestOfThePopulation: references are sorted as texts, whatever the repositories are called.
+func TestTheDigestOfThePopulation(t *testing.T) {
+	w := newWorld()
+	for i, repository := range []string{"demo/a", "demo/a/b", "demo/a-b", "demo/a.b", "demo/a_b", "demo/a0", "demo/aa", "demo/a", "demo/a/b"} {
+		ref, err := artifact.NewRef(repository, artifact.DigestOf(fmt.Append(nil, i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.add(t, "", func(l *artifact.Listed) { l.Ref = ref })
+	}
+	if sum, _ := w.sweep(t, w.reconciler(t)); sum.Digest != digestOf(w) || sum.Population != 9 {
+		t.Errorf("digest %s of %d, want %s of 9", sum.Digest, sum.Population, digestOf(w))
+	}
+}
+
+// TestAnotherProjectUnderTheName gets nothing from the policy of the one that was there before.
+func TestAnotherProjectUnderTheName(t *testing.T) {
+	w := newWorld()
+	w.add(t, "of another project", nil)
+	w.policy(func(p *policy.Policy) { p.ProjectID = 8 })
+	if err := w.reconciler(t).Tick(t.Context(), "full", "demo", -1); err != nil || len(w.waiting)+len(w.events)+w.requests["page"] != 0 {
+		t.Errorf("Tick: %v, %d requests, %v, want nothing done", err, len(w.waiting), kinds(w.events))
+	}
+}
+
+// TestWhatChangesDuringASweep stands in the summary beside Harbor's own count.
+func TestWhatChangesDuringASweep(t *testing.T) {
+	w := newWorld()
+	for i := range 6 {
+		w.tell(t, artifact.Event{Kind: artifact.Received, Ref: w.add(t, fmt.Sprint(i), nil)})
+	}
+	w.onPage = func(number int) error {
+		if number == 1 {
+			w.add(t, "new", func(l *artifact.Listed) { l.PushedAt = time.Now() })
+			w.population = slices.Delete(w.population, 4, 5)
+		}
+		return nil
+	}
+	// The fake lists what is there when it begins: begin again after the first page.
+	r := w.reconciler(t)
+	w.listErr["demo"] = nil
+	first := true
+	w.onKnown = func() {
+		if w.memoryErr = nil; first && w.requests["page"] == 2 {
+			first, w.memoryErr = false, errors.New("nobody answers")
+		}
+	}
+	if err := r.Tick(t.Context(), "full", "demo", -1); err == nil {
+		t.Fatal("Tick: want a pause")
+	}
+	w.onPage, w.memoryErr = nil, nil
+	if sum, _ := w.tick(t, r, -1); sum.HarborCount != 6 || sum.Pushed != 1 || sum.Deleted != 1 || sum.Population != 6 || sum.Gone != 1 {
+		t.Errorf("%+v, want 6 counted, 1 pushed, 1 deleted, 6 seen", sum)
+	}
+}
+
+func TestAnEmptyProjectIsConfirmed(t *testing.T) {
+	w := newWorld()
+	w.policy(func(p *policy.Policy) { p.ProjectID = 7 })
+	w.tell(t, artifact.Event{Kind: artifact.Received, Ref: refOf(t, "gone")})
+	asked := 0
+	w.onKnown = func() { asked++ }
+	w.projects["demo"] = 8
+	r := w.reconciler(t)
+	before := len(w.events)
+	if err := r.Tick(t.Context(), "full", "demo", -1); err != nil || len(w.events) != before || w.requests["page"] != 0 {
+		t.Errorf("another project under the name: %v, %d events, %d pages, want nothing done", err, len(w.events)-before, w.requests["page"])
+	}
+	w.projects["demo"] = 7
+	clear(w.requests)
+	if sum, _ := w.sweep(t, r); sum.Gone != 1 || w.requests["project"] != 2 {
+		t.Errorf("%+v after %d questions for the project, want it confirmed and one gone", sum, w.requests["project"])
+	}
+}
+
+// TestBrokenSignaturesDoNotHideTheRest: what is wrong with one digest tells nothing about the others, however many there
+// are. What may be an outage, or a refused account, ends the sweep before it fills the queue.
+func TestBrokenSignaturesDoNotHideTheRest(t *testing.T) {
+	cause := errors.New("cannot tell")
+	permanent := func(reason fault.Reason) error { return fault.New(fault.Permanent, reason, cause) }
+	for _, tt := range []struct {
+		name string
+		err  error
+		most int // how many of them a sweep bears
+	}{
+		{"unknown", cause, 10},
+		{"no answer", fault.New(fault.Transient, fault.Timeout, cause), 10},
+		{"right missing", permanent(fault.Denied), 10},
+		{"refused account", permanent(fault.Unauthorized), 10},
+		{"too large", permanent(fault.TooLarge), 1000},
+		{"malformed", fmt.Errorf("verifying: %w", permanent(fault.Malformed)), 1000},
+		{"a panic", nil, 1000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, n := range []int{10, 11, 100} {
+				w := newWorld()
+				w.verifyErr = func(artifact.Ref) error {
+					if tt.err == nil {
+						panic("broken")
+					}
+					return tt.err
+				}
+				for i := range n {
+					w.signedBy(t, "stranger", fmt.Sprint("broken", i))
+				}
+				plain := w.add(t, "plain", nil)
+				_ = w.reconciler(t).Tick(t.Context(), "full", "demo", -1)
+				_, asked := w.waiting[plain]
+				if ends := n > tt.most; asked == ends {
+					t.Errorf("%d of them: the one behind them was asked for: %t, want %t", n, asked, !ends)
+				}
+				if got, want := len(w.waiting), min(n, tt.most); got < want {
+					t.Errorf("%d of them: %d were asked for, want %d at least", n, got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestAlertsHoldWhereNothingCanBeTold: a signature that may have vanished is not made anew by accident.
+func TestAlertsHoldWhereNothingCanBeTold(t *testing.T) {
+	w := newWorld()
+	w.policy(func(p *policy.Policy) { p.Restore = policy.RestoreAlert })
+	ref := w.signedBy(t, "stranger", "app")
+	w.tellSigned(t, ref, activeKey, "app")
+	w.verifyErr = func(artifact.Ref) error { return errors.New("no answer") }
+	if _, events := w.sweep(t, w.reconciler(t)); len(events) != 0 || len(w.waiting) != 0 {
+		t.Errorf("events %v and %d requests, want none before it is known", kinds(events), len(w.waiting))
+	}
+}
+
+func TestWithoutTheLedgerASweepPauses(t *testing.T) {
+	w := newWorld()
+	for i := range 8 {
+		w.add(t, fmt.Sprint("m", i), nil)
+	}
+	r := w.reconciler(t)
+	asked := 0
+	w.onKnown = func() {
+		if asked++; asked == 3 {
+			w.memoryErr = fault.New(fault.Transient, fault.QueueUnavailable, errors.New("nobody answers"))
+		}
+	}
+	err := r.Tick(t.Context(), "full", "demo", -5)
+	if f := fault.Of(err); f.Kind != fault.Transient || f.RetryAfter <= 0 || len(w.waiting) != 4 || len(w.events) != 0 {
+		t.Fatalf("Tick: %v after %d requests and %d events, want a delay after two pages", err, len(w.waiting), len(w.events))
+	}
+	w.memoryErr = nil
+	clear(w.requests)
+	sum, _ := w.tick(t, r, -5)
+	if sum.Population != 8 || sum.Requested != 8 || sum.Digest != digestOf(w) || w.requests["page"] != 2 {
+		t.Errorf("the same worker: %+v after %d pages, want all of it from the third page on", sum, w.requests["page"])
+	}
+}
+
+func TestOneProjectDoesNotHoldUpTheOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want int // how often the tick comes back
+	}{
+		{"no right", fault.New(fault.Permanent, fault.Denied, errors.New("403")), 0},
+		{"broken listing", fault.New(fault.Transient, fault.Unavailable, errors.New("502")), 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "m", nil)
+			w.listErr["demo"] = tt.err
+			r := w.reconciler(t)
+			back := 0
+			for r.Tick(t.Context(), "full", "demo", -5) != nil && back < 100 {
+				back++
+			}
+			if back != tt.want {
+				t.Errorf("the tick came back %d times, want %d", back, tt.want)
+			}
+		})
+	}
+}
+
+func TestAFullQueuePauses(t *testing.T) {
+	w := newWorld()
+	blocked := w.add(t, "blocked", nil)
+	w.policy(func(p *policy.Policy) { p.Blocks = []policy.Block{{Digest: blocked.Digest(), By: "a", Reason: "b"}} })
+	w.add(t, "plain", nil)
+	r := w.reconciler(t)
+	for range 20 {
+		w.onPage = func(int) error {
+			w.queueErr = fault.New(fault.Transient, fault.QueueFull, errors.New("full"))
+			return nil
+		}
+		if err := r.Tick(t.Context(), "full", "demo", -5); fault.Of(err).Reason != fault.QueueFull {
+			t.Fatalf("Tick error %v, want %s so that the tick is repeated", err, fault.QueueFull)
+		}
+		w.queueErr = nil
+	}
+	w.onPage = nil
+	if sum, _ := w.tick(t, r, -5); sum.Requested != 1 || sum.Blocked != 1 {
+		t.Errorf("%+v, want one asked for and one blocked when there is room", sum)
+	}
+}
+
+func TestAStoppedSweepIsGivenBackAtOnce(t *testing.T) {
+	w := newWorld()
+	for i := range 6 {
+		w.add(t, fmt.Sprint("m", i), nil)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w.onPage = func(number int) error {
+		if number == 3 {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+	if err := w.reconciler(t).Tick(ctx, "full", "demo", -5); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Tick: %v, want the context's error", err)
+	}
+	w.onPage = nil
+	clear(w.requests)
+	// Another worker need not wait for a sign of life.
+	sum, _ := w.tick(t, w.reconciler(t), -5)
+	if sum.Population != 6 || sum.Requested != 6 || sum.Digest != "" || w.requests["page"] != 1 {
+		t.Errorf("%+v after %d pages, want all of it, no digest, the last page alone", sum, w.requests["page"])
+	}
+}

@@ -1,0 +1,516 @@
+package reconcile_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/harbor"
+	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
+	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/policy/book"
+	"github.com/harborseal/harborseal/pkg/queue"
+	"github.com/harborseal/harborseal/pkg/reconcile"
+	"github.com/harborseal/harborseal/pkg/signing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The adapters fit the ports.
+var (
+	_ reconcile.Harbor   = (*harbor.Client)(nil)
+	_ reconcile.Queue    = (*queue.Client)(nil)
+	_ reconcile.State    = (*queue.Client)(nil)
+	_ reconcile.Asker    = (*queue.Client)(nil)
+	_ reconcile.Policies = (*book.Book)(nil)
+	_ reconcile.Verifier = (*signing.Review)(nil)
+	_ reconcile.Memory   = (*reconcile.RemoteMemory)(nil)
+)
+
+// The keys of the world: signatures of the others count for nothing.
+const (
+	activeKey  = "active"
+	retiredKey = "retired"
+)
+
+// world is Harbor, its registry, the queue, the state and the ledger in memory. A second reconciler sees the same world.
+type world struct {
+	mu         sync.Mutex
+	projects   map[string]int64 // by name; the id
+	population []artifact.Listed
+	keys       map[string]string       // who made the signature manifest of a digest
+	tags       map[artifact.Ref]string // where the signatures' tag is; the first listed one if it is missing here
+	feed       []artifact.Pushed
+	noFeed     bool
+	pageSize   int
+
+	ledger  ledgertest.Memory
+	seq     uint64
+	events  []artifact.Event
+	waiting map[artifact.Ref]artifact.Request
+	dead    map[artifact.Ref]time.Time
+	ticks   map[string][]int64 // accepted proposals, by kind and key
+	saved   map[string]saved
+
+	policies map[string]policy.Policy
+
+	keySet                                               string
+	requests                                             map[string]int // to Harbor, by what
+	verified                                             int
+	harborErr, memoryErr, queueErr, feedErr, artifactErr error
+	policyErr                                            map[string]error
+	listErr                                              map[string]error
+	verifyErr                                            func(artifact.Ref) error
+	onPage                                               func(number int) error
+	onKnown                                              func()
+}
+
+type saved struct {
+	value    []byte
+	revision uint64
+}
+
+func newWorld() *world {
+	return &world{
+		projects: map[string]int64{"demo": 7}, keys: map[string]string{}, tags: map[artifact.Ref]string{}, pageSize: 2,
+		waiting: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]time.Time{}, ticks: map[string][]int64{}, saved: map[string]saved{},
+		policies: map[string]policy.Policy{"demo": {Project: "demo", Mode: policy.ModeSign, Manager: policy.ByAPI, Revision: "1"}},
+		keySet:   "keys-1", requests: map[string]int{}, policyErr: map[string]error{}, listErr: map[string]error{},
+	}
+}
+
+func (w *world) count(what string) error {
+	w.requests[what]++
+	return w.harborErr
+}
+
+func (w *world) AllProjects(context.Context) ([]artifact.Project, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.count("projects"); err != nil {
+		return nil, err
+	}
+	var all []artifact.Project
+	for _, name := range slices.Sorted(maps.Keys(w.projects)) {
+		all = append(all, artifact.Project{ID: w.projects[name], Name: name})
+	}
+	return all, nil
+}
+
+func (w *world) Project(_ context.Context, name string) (artifact.Project, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.count("project"); err != nil {
+		return artifact.Project{}, err
+	}
+	id, found := w.projects[name]
+	if !found {
+		return artifact.Project{}, fault.New(fault.Gone, fault.NotFound, errors.New("no such project"))
+	}
+	return artifact.Project{ID: id, Name: name}, nil
+}
+
+// rows gives what a project holds, oldest first.
+func (w *world) rows(project string) []artifact.Listed {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var rows []artifact.Listed
+	for _, l := range w.population {
+		if l.Ref.Project() == project {
+			rows = append(rows, l)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b artifact.Listed) int { return a.PushedAt.Compare(b.PushedAt) })
+	return rows
+}
+
+func (w *world) Population(ctx context.Context, project string, from artifact.Cursor, each func(context.Context, artifact.Page) error) error {
+	rows := w.rows(project)
+	total := len(rows)
+	if len(from.Edge) > 0 {
+		total = 0
+		at := slices.IndexFunc(rows, func(l artifact.Listed) bool { return l.Ref == from.Edge[0] })
+		rows = rows[at+1:]
+	}
+	for page := range slices.Chunk(rows, w.pageSize) {
+		w.mu.Lock()
+		err := cmp.Or(w.count("page"), w.listErr[project])
+		number := w.requests["page"]
+		w.mu.Unlock()
+		if err == nil && w.onPage != nil {
+			err = w.onPage(number)
+		}
+		if err != nil {
+			return err
+		}
+		last := page[len(page)-1]
+		next := artifact.Cursor{PushedAt: last.PushedAt, Edge: []artifact.Ref{last.Ref}}
+		if err := each(ctx, artifact.Page{Manifests: page, Next: next, Total: total}); err != nil {
+			return err
+		}
+		total = 0
+	}
+	return nil
+}
+
+func (w *world) PushedSince(ctx context.Context, project string, since time.Time, each func(context.Context, []artifact.Listed) error) error {
+	w.mu.Lock()
+	err := cmp.Or(w.count("since"), w.listErr[project])
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	rows := slices.DeleteFunc(w.rows(project), func(l artifact.Listed) bool { return l.PushedAt.Before(since) })
+	if len(rows) == 0 {
+		return nil
+	}
+	return each(ctx, rows)
+}
+
+func (w *world) Feed(ctx context.Context, since, until time.Time, each func(context.Context, []artifact.Pushed) error) (bool, error) {
+	w.mu.Lock()
+	err := cmp.Or(w.count("feed"), w.feedErr)
+	available := !w.noFeed
+	var page []artifact.Pushed
+	for _, p := range w.feed {
+		if available && !p.At.Before(since) && !p.At.After(until) {
+			page = append(page, p)
+		}
+	}
+	w.mu.Unlock()
+	if err != nil || len(page) == 0 {
+		return available, err
+	}
+	return available, each(ctx, page)
+}
+
+func (w *world) Artifact(_ context.Context, ref artifact.Ref) (artifact.Listed, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := cmp.Or(w.count("artifact"), w.artifactErr); err != nil {
+		return artifact.Listed{}, err
+	}
+	for _, l := range w.population {
+		if l.Ref == ref {
+			return l, nil
+		}
+	}
+	return artifact.Listed{}, fault.New(fault.Gone, fault.NotFound, errors.New("no such artifact"))
+}
+
+func (w *world) System(context.Context) (artifact.SystemInfo, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return artifact.SystemInfo{Now: time.Now()}, w.count("system")
+}
+
+func (w *world) Enqueue(_ context.Context, r artifact.Request) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queueErr != nil {
+		return false, w.queueErr
+	}
+	if _, err := artifact.EncodeRequest(r); err != nil {
+		return false, err
+	}
+	if _, found := w.waiting[r.Ref]; found {
+		return true, nil
+	}
+	w.waiting[r.Ref] = r
+	return false, nil
+}
+
+func (w *world) Record(ctx context.Context, e artifact.Event) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queueErr != nil {
+		return 0, w.queueErr
+	}
+	data, err := artifact.EncodeEvent(e)
+	if err != nil {
+		return 0, err
+	}
+	if e, err = artifact.DecodeEvent(data); err != nil {
+		return 0, err
+	}
+	if slices.ContainsFunc(w.events, func(other artifact.Event) bool { return other.ID == e.ID }) {
+		return w.seq, nil
+	}
+	w.seq++
+	w.events = append(w.events, e)
+	return w.seq, w.ledger.Apply(ctx, ledger.Basis{}, []artifact.Entry{{Seq: w.seq, Event: e}})
+}
+
+func (w *world) DeadSince(_ context.Context, ref artifact.Ref) (time.Time, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since, found := w.dead[ref]
+	return since, found, w.queueErr
+}
+
+func (w *world) ClearDead(_ context.Context, ref artifact.Ref) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.dead, ref)
+	return w.queueErr
+}
+
+func (w *world) Propose(_ context.Context, kind, key string, slot int64) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queueErr != nil {
+		return false, w.queueErr
+	}
+	name := kind + " " + key
+	if slices.Contains(w.ticks[name], slot) {
+		return false, nil
+	}
+	w.ticks[name] = append(w.ticks[name], slot)
+	return true, nil
+}
+
+// proposed gives the slots of a project's full sweeps that were accepted.
+func (w *world) proposed(project string) []int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ticks["full "+project])
+}
+
+func (w *world) LoadState(_ context.Context, kind, key string) ([]byte, uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.saved[kind+" "+key]
+	return s.value, s.revision, w.queueErr
+}
+
+func (w *world) SaveState(_ context.Context, kind, key string, value []byte, expect uint64) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name := kind + " " + key
+	if w.queueErr != nil {
+		return 0, w.queueErr
+	}
+	if w.saved[name].revision != expect {
+		return 0, fmt.Errorf("saving: %w", policy.ErrConflict)
+	}
+	w.saved[name] = saved{slices.Clone(value), expect + 1}
+	return expect + 1, nil
+}
+
+func (w *world) Known(ctx context.Context, refs []artifact.Ref) ([]artifact.Known, error) {
+	if w.onKnown != nil {
+		w.onKnown()
+	}
+	if len(refs) > reconcile.MaxBatch {
+		return nil, fmt.Errorf("%d references in one question", len(refs))
+	}
+	if w.memoryErr != nil {
+		return nil, w.memoryErr
+	}
+	return w.ledger.Known(ctx, refs)
+}
+
+func (w *world) Units(ctx context.Context, project, after string, limit int) ([]artifact.Ref, string, error) {
+	if w.memoryErr != nil {
+		return nil, "", w.memoryErr
+	}
+	return w.ledger.Units(ctx, project, after, limit)
+}
+
+func (w *world) Policy(_ context.Context, project string) (policy.Policy, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.policies[project], w.policyErr[project]
+}
+
+func (w *world) Projects() ([]string, bool, error) { return nil, true, w.policyErr[""] }
+
+func (w *world) Enabled(listed []string) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for name, p := range w.policies {
+		if p.Enabled() && (slices.Contains(listed, name) || p.Manager == policy.ByAPI) && w.policyErr[name] == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func (w *world) counts(p policy.Policy, keyID string) bool {
+	return keyID == activeKey || keyID == retiredKey && !p.Terms.ActiveKeyOnly
+}
+
+func (w *world) Sufficient(_ context.Context, p policy.Policy, evidence []artifact.Evidence) (ok, retired bool, err error) {
+	by := func(key string) bool {
+		return slices.ContainsFunc(evidence, func(e artifact.Evidence) bool { return e.KeyID == key })
+	}
+	switch {
+	case by(activeKey):
+		return true, false, nil
+	case by(retiredKey):
+		return !p.Terms.ActiveKeyOnly, true, nil
+	default:
+		return false, false, nil
+	}
+}
+
+func (w *world) Verify(_ context.Context, p policy.Policy, l artifact.Listed) ([]artifact.Evidence, string, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.verified++
+	if w.verifyErr != nil {
+		if err := w.verifyErr(l.Ref); err != nil {
+			return nil, "", false, err
+		}
+	}
+	for _, digest := range l.Signatures {
+		if key := w.keys[digest]; w.counts(p, key) {
+			return []artifact.Evidence{{Format: artifact.Legacy, KeyID: key, Digest: digest}}, "", true, nil
+		}
+	}
+	return nil, "", false, nil
+}
+
+func (w *world) Tag(_ context.Context, ref artifact.Ref) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests["tag"]++
+	if tag, found := w.tags[ref]; found {
+		return tag, nil
+	}
+	for _, l := range w.population {
+		if l.Ref == ref && len(l.Signatures) > 0 {
+			return l.Signatures[0], nil
+		}
+	}
+	return "", nil
+}
+
+func (w *world) KeySet() string { return w.keySet }
+
+// epoch is when the first manifest was pushed, unless a test says otherwise.
+func epoch() time.Time { return time.Date(1999, 6, 1, 0, 0, 0, 0, time.UTC) }
+
+func refOf(tb testing.TB, name string) artifact.Ref {
+	tb.Helper()
+	ref, err := artifact.NewRef("demo/app", artifact.DigestOf([]byte(name)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ref
+}
+
+// add puts a manifest into the project demo. change may be nil.
+func (w *world) add(tb testing.TB, name string, change func(*artifact.Listed)) artifact.Ref {
+	tb.Helper()
+	l := artifact.Listed{
+		Ref: refOf(tb, name), Tags: []string{"v1"}, PushedAt: epoch().Add(time.Duration(len(w.population)) * time.Millisecond),
+	}
+	if change != nil {
+		change(&l)
+	}
+	w.population = append(w.population, l)
+	return l.Ref
+}
+
+// by makes a signature manifest of a key, for a name.
+func (w *world) by(key, name string) string {
+	digest := artifact.DigestOf([]byte("signature of " + name + " by " + key))
+	w.keys[digest] = key
+	return digest
+}
+
+// signedBy adds a signed manifest.
+func (w *world) signedBy(tb testing.TB, key, name string) artifact.Ref {
+	tb.Helper()
+	return w.add(tb, name, func(l *artifact.Listed) { l.Signatures = []string{w.by(key, name)} })
+}
+
+// tell writes an event into the ledger, as somebody else's.
+func (w *world) tell(tb testing.TB, e artifact.Event) {
+	tb.Helper()
+	e.ID, e.Time, e.CorrelationID, e.Origin = fmt.Sprint("told-", w.seq), time.Now(), "c", artifact.OriginSigner
+	if _, err := w.Record(tb.Context(), e); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// tellSigned writes that a manifest was signed by a key.
+func (w *world) tellSigned(tb testing.TB, ref artifact.Ref, key, name string) {
+	tb.Helper()
+	w.tell(tb, artifact.Event{
+		Kind: artifact.Signed, Ref: ref, How: artifact.Made,
+		Signatures: []artifact.Evidence{{Format: artifact.Legacy, KeyID: key, Digest: w.by(key, name)}},
+	})
+}
+
+func (w *world) change(ref artifact.Ref, change func(*artifact.Listed)) {
+	for i := range w.population {
+		if w.population[i].Ref == ref {
+			change(&w.population[i])
+		}
+	}
+}
+
+// policy changes the policy of demo.
+func (w *world) policy(change func(*policy.Policy)) {
+	p := w.policies["demo"]
+	change(&p)
+	w.policies["demo"] = p
+}
+
+func (w *world) reconciler(tb testing.TB, change ...func(*reconcile.Config)) *reconcile.Reconciler {
+	tb.Helper()
+	cfg := reconcile.Config{
+		Harbor: w, Queue: w, Policies: w, Memory: w, Verifier: w, State: w, OwnAccounts: []string{"robot$signer"}, Logger: zerolog.Nop(),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	r, err := reconcile.New(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// sweep does an ad hoc sweep of demo and gives its summary and the events that it recorded before.
+func (w *world) sweep(tb testing.TB, r *reconcile.Reconciler) (artifact.Sweep, []artifact.Event) {
+	tb.Helper()
+	return w.tick(tb, r, reconcile.AdHoc(time.Now()))
+}
+
+func (w *world) tick(tb testing.TB, r *reconcile.Reconciler, slot int64) (artifact.Sweep, []artifact.Event) {
+	tb.Helper()
+	before := len(w.events)
+	if err := r.Tick(tb.Context(), reconcile.Full, "demo", slot); err != nil {
+		tb.Fatalf("Tick: %v", err)
+	}
+	if len(w.events) == before || w.events[len(w.events)-1].Kind != artifact.Swept {
+		tb.Fatalf("the last of %d new events is no summary", len(w.events)-before)
+	}
+	return *w.events[len(w.events)-1].Sweep, w.events[before : len(w.events)-1]
+}
+
+// kinds gives kind and reason of each event.
+func kinds(events []artifact.Event) []string {
+	var all []string
+	for _, e := range events {
+		all = append(all, string(e.Kind)+" "+e.Reason)
+	}
+	return all
+}

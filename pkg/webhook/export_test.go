@@ -1,0 +1,25 @@
+package webhook
+
+import (
+	"time"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/policy"
+)
+
+// MaxBudgets is how many budgets are kept.
+const MaxBudgets = maxBudgets
+
+// Budgets are the budgets alone.
+type Budgets struct{ b *budgets }
+
+// NewBudgets makes them.
+func NewBudgets(fallback policy.Rate) Budgets { return Budgets{newBudgets(fallback)} }
+
+// Lane takes one push.
+func (b Budgets) Lane(project string, budget policy.Rate, now time.Time) artifact.Lane {
+	return b.b.lane(project, budget, now)
+}
+
+// Len counts the projects that are kept.
+func (b Budgets) Len() int { return len(b.b.projects) }
