@@ -31,6 +31,15 @@ Usage:
   signer public-key --config FILE --name KEY
                                    print that of a key of the configuration, wherever it is: file, KMS or HSM
   signer key-sources               list where this build can find keys
+  signer doctor --config FILE [--project P] [--push-test] [-o json]
+                                   check everything that signing needs: the way to Harbor, its account and each right,
+                                   the keys with a test signature, the queue, the policies, and what the receiver sees,
+                                   of one project or of all that are enabled. It prints what to do about each failure,
+                                   and its exit status is 1 if there is one. --push-test signs an image in Harbor.
+  signer pause --config FILE --reason WHY [--project P]
+                                   stop signing at once everywhere, of one project or of all; requests wait
+  signer resume --config FILE [--project P] [--reason WHY]
+                                   let signing go on
   signer version
 
 Every key of the configuration has an environment variable: HARBORSEAL_HARBOR_URL for harbor.url.
@@ -62,6 +71,9 @@ func program() shell.Program {
 		"generate-key": generateKey,
 		"public-key":   publicKey,
 		"key-sources":  keySources,
+		"doctor":       doctor,
+		"pause":        pause,
+		"resume":       resume,
 	}}
 }
 

@@ -43,9 +43,8 @@ func encode(t *testing.T, kind string, der []byte, err error) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// newKeys fills the working folder with an encrypted key (k.key, k.pub, password), one in PKCS #8 (plain.pem), and a
-// configuration of both (signer.yaml). It gives the public keys.
-func newKeys(t *testing.T) (encrypted, plain string) {
+// newFolder makes an empty working folder, and takes the program's variables away.
+func newFolder(t *testing.T) {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	for _, variable := range os.Environ() { // make has some for other tests, and the configuration knows them not
@@ -56,6 +55,26 @@ func newKeys(t *testing.T) (encrypted, plain string) {
 			}
 		}
 	}
+}
+
+// newPlainKey writes a key in PKCS #8 to plain.pem and gives its public key.
+func newPlainKey(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	write(t, "plain.pem", encode(t, "PRIVATE KEY", der, err))
+	der, err = x509.MarshalPKIXPublicKey(key.Public())
+	return encode(t, "PUBLIC KEY", der, err)
+}
+
+// newKeys fills the working folder with an encrypted key (k.key, k.pub, password), one in PKCS #8 (plain.pem), and a
+// configuration of both (signer.yaml). It gives the public keys.
+func newKeys(t *testing.T) (encrypted, plain string) {
+	t.Helper()
+	newFolder(t)
 	write(t, "password", "hunter2\n")
 	if out, err := run(t, "generate-key", "--password-file", "password", "--output-prefix", "k"); err != nil || !strings.Contains(out, "k.pub") {
 		t.Fatalf("generate-key: got %q and %v, want the name of the public key", out, err)
@@ -64,12 +83,7 @@ func newKeys(t *testing.T) (encrypted, plain string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	write(t, "plain.pem", encode(t, "PRIVATE KEY", der, err))
+	plain = newPlainKey(t)
 	write(t, "signer.yaml", `
 harbor: {url: "https://harbor.example.com", username: robot, secret_file: not-needed}
 sign: {key: encrypted}
@@ -80,8 +94,7 @@ keys:
   - {name: lost, file: lost.key}
 queue: {urls: ["nats://127.0.0.1:4222"]}
 `)
-	der, err = x509.MarshalPKIXPublicKey(key.Public())
-	return string(public), encode(t, "PUBLIC KEY", der, err)
+	return string(public), plain
 }
 
 func TestPublicKey(t *testing.T) {

@@ -1,11 +1,20 @@
-// Package api is the REST door for auditors and pipelines: the signed-digest report and the public keys.
+// Package api is the REST door for compliance admins, auditors and pipelines: the projects with their policies and coverage,
+// the signed-digest report, and the public keys.
 //
-// It guarantees that everybody gets those rows of the report alone that package access lets them see, that every answer is
-// JSON (errors are problem documents, RFC 9457), that a wrong or unknown parameter is a 400 that names it, and that no
-// request runs longer than the configured time. It never writes credentials anywhere.
+// It guarantees that
+//   - everybody sees and changes what package access lets them, and nothing else: a project that is not there and one of
+//     others get the same answer;
+//   - every answer is JSON (errors are problem documents, RFC 9457), and a parameter or a field of a body that is wrong or
+//     unknown is a 400 that names it;
+//   - a policy is changed by who has read it: PUT needs the ETag of what it replaces;
+//   - no request runs longer than the configured times, and no body is larger than 256 KiB;
+//   - what it takes and answers is what openapi.yaml beside this file says, which it serves.
+//
+// It never writes credentials anywhere: those of a caller are handed on to Harbor, for the pre-checks of a change.
 //
 // It assumes TLS in front of it or beneath it, panics recovered by a middleware of the engine, and that the engine answers
-// unknown paths and methods itself. It decides nothing about signatures: it hands on what the ledger's view says.
+// unknown paths and methods itself. It decides nothing about signatures or policies: it hands on what package ledger's view
+// says and what package enroll does.
 package api
 
 import (
@@ -13,147 +22,184 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/rs/zerolog"
 
-	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/ledger"
-	"github.com/harborseal/harborseal/pkg/policy/book"
-	"github.com/harborseal/harborseal/pkg/problem"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 const (
-	defaultTimeout = 10 * time.Second
-	retryAfter     = 5 * time.Second
+	defaultTimeout       = 10 * time.Second
+	defaultChangeTimeout = 30 * time.Second
+	// answerWithin is how long after the end of a change its answer may still be written.
+	answerWithin = 5 * time.Second
 )
 
-// signatures is the report. It is safe for concurrent use, makes one attempt and ends when ctx does.
-type signatures interface {
-	// Signatures answers with one page. The error is a [*ledger.InvalidQueryError] or a fault.
+// view is the ledger's. It is safe for concurrent use, makes one attempt and ends when ctx does. The errors are a
+// [*ledger.InvalidQueryError] or faults.
+type view interface {
+	// Signatures and ProjectEvents answer with one page.
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
+	ProjectEvents(ctx context.Context, q ledger.EventQuery) (ledger.EventPage, error)
+	// Coverage counts for each of the projects, also for those that nothing is known of.
+	Coverage(ctx context.Context, projects []string) (map[string]ledger.Coverage, error)
+	// Names are the projects that the ledger knows.
+	Names(ctx context.Context) ([]string, error)
 }
 
-// Config is what the API needs. Signatures and Access are required.
+// rotations says how far a change of keys has come in a project: left are the digests that are signed by none of the keys,
+// done those that were known before since and have got a signature of one of the keys from then on. keys are never empty.
+type rotations interface {
+	Resigned(ctx context.Context, project string, keys []string, since time.Time) (left, done int, err error)
+}
+
+// projects enables projects and changes their policies. It is safe for concurrent use. Everything is safe to repeat. The
+// errors are those of package enroll, policy.ErrConflict, policy.FieldError, or faults. None holds a secret.
+type projects interface {
+	Get(ctx context.Context, project string) (enroll.View, error)
+	Put(ctx context.Context, actor enroll.Actor, project string, req enroll.PutRequest, ifMatch string) (enroll.View, error)
+	Delete(ctx context.Context, actor enroll.Actor, project, ifMatch string) (enroll.View, error)
+	Sweep(ctx context.Context, actor enroll.Actor, project string) error
+	Rotate(ctx context.Context, actor enroll.Actor, project string) (enroll.View, error)
+	Block(ctx context.Context, actor enroll.Actor, project, digest, why string) (enroll.View, error)
+	Unblock(ctx context.Context, actor enroll.Actor, project, digest string) (enroll.View, error)
+}
+
+// policies are those in force, in memory. An error of Projects means that they are not loaded.
+type policies interface {
+	Policy(ctx context.Context, project string) (policy.Policy, error)
+	State(project string) (state policy.State, revision uint64, err error)
+	Projects() (names []string, globs bool, err error)
+}
+
+// Config is what the API needs. Ledger, Projects, Policies and Access are required.
 type Config struct {
-	Signatures signatures
+	Ledger   view
+	Projects projects
+	Policies policies
+	// Access says who may do what.
+	Access guard
+	// Rotations may be nil: then the rate of signing anew after a change of keys is not told.
+	Rotations rotations
 	// Registry is the host, with a port where it has one, that images are pulled from: what the report names.
 	Registry string
-	// Projects are nil where nobody enables projects through the API, as in tests of the report alone.
-	Projects *enroll.Service
-	Policies *book.Book
-	// Access says who may read what.
-	Access guard
 	// Keys are the public keys by which signatures are checked, in the order in which they are listed.
 	Keys []Key
-	// Timeout bounds one request; 0 means 10 s.
+	// Timeout bounds a request that reads; 0 means 10 s.
 	Timeout time.Duration
-	Logger  zerolog.Logger
+	// ChangeTimeout bounds a request that changes something, which Harbor and the signers are asked about before; 0 means 30 s.
+	ChangeTimeout time.Duration
+	Logger        zerolog.Logger
 }
 
 // API serves the REST paths. It is safe for concurrent use.
 type API struct {
-	signatures signatures
-	access     guard
-	registry   string
-	keys       []byte
-	timeout    time.Duration
-	logger     zerolog.Logger
+	cfg Config
+	// keys and openapi are answers.
+	keys, openapi []byte
+	active        []Key
+	origins       *http.CrossOriginProtection
+	logger        zerolog.Logger
 }
 
 // New checks the configuration.
 func New(cfg Config) (*API, error) {
-	if cfg.Signatures == nil {
-		return nil, errors.New("making the API: Signatures is required")
+	required := func(there bool, name string) error {
+		if there {
+			return nil
+		}
+		return errors.New("making the API: " + name + " is required")
 	}
-	if cfg.Access == nil {
-		return nil, errors.New("making the API: Access is required")
+	err := errors.Join(
+		required(cfg.Ledger != nil, "Ledger"), required(cfg.Projects != nil, "Projects"),
+		required(cfg.Policies != nil, "Policies"), required(cfg.Access != nil, "Access"),
+	)
+	if cfg.Timeout < 0 || cfg.ChangeTimeout < 0 {
+		err = errors.Join(err, errors.New("making the API: a Timeout is negative"))
 	}
-	if cfg.Timeout < 0 {
-		return nil, errors.New("making the API: Timeout is negative")
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	keys, err := encodeKeys(cfg.Keys)
-	if err != nil {
+	if cfg.ChangeTimeout == 0 {
+		cfg.ChangeTimeout = defaultChangeTimeout
+	}
+	a := &API{cfg: cfg, origins: http.NewCrossOriginProtection(), logger: cfg.Logger}
+	if a.keys, a.active, err = encodeKeys(cfg.Keys); err != nil {
 		return nil, err
 	}
-	return &API{signatures: cfg.Signatures, registry: cfg.Registry, access: cfg.Access, keys: keys, timeout: cfg.Timeout, logger: cfg.Logger}, nil
+	if a.openapi, err = encodeOpenAPI(); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // Register adds the paths below /api/v1.
 func (a *API) Register(router gin.IRouter) {
-	v1 := router.Group("/api/v1", a.bound)
-	v1.GET("/keys", a.getKeys)
-	v1.GET("/signatures", a.authenticate, a.getSignatures)
+	open := router.Group("/api/v1", a.within(a.cfg.Timeout))
+	open.GET("/keys", a.plain, a.getKeys)
+	open.GET("/openapi.json", a.plain, a.getOpenAPI)
+
+	known := open.Group("", a.authenticate)
+	known.GET("/signatures", a.getSignatures)
+	known.GET("/projects", a.plain, a.getProjects)
+	reading := known.Group("/projects/:name", a.requireRead)
+	reading.GET("", a.plain, a.getProject)
+	reading.GET("/events", a.getEvents)
+
+	// A page of another origin must not use the credentials that a browser keeps; who may not change a project must not keep
+	// a connection for longer than others.
+	changing := router.Group("/api/v1/projects/:name", a.sameOrigin, a.within(a.cfg.ChangeTimeout), a.authenticate, a.requireChange, a.plain, a.patient)
+	changing.PUT("", a.putProject)
+	changing.DELETE("", a.deleteProject)
+	changing.POST("/sweep", a.postSweep)
+	changing.POST("/webhook-secret", a.postWebhookSecret)
+	changing.PUT("/blocks/:digest", a.putBlock)
+	changing.DELETE("/blocks/:digest", a.deleteBlock)
 }
 
-// bound ends the work for a request in time.
-func (a *API) bound(c *gin.Context) {
-	ctx, cancel := context.WithTimeout(c.Request.Context(), a.timeout)
-	defer cancel()
-	c.Request = c.Request.WithContext(ctx)
-	c.Next()
-}
-
-// refuse answers with what an error of the report, or of package access, means. It is the only place that turns errors into statuses.
-func (a *API) refuse(c *gin.Context, err error) {
-	var query *ledger.InvalidQueryError
-	var slow *access.ThrottledError
-	switch {
-	case errors.Is(err, access.ErrUnauthenticated):
-		challenge(c, err)
-		problem.Abort(c, problem.Document{Status: http.StatusUnauthorized, Detail: err.Error()})
-	case errors.Is(err, access.ErrForbidden):
-		problem.Abort(c, problem.Document{Status: http.StatusForbidden, Detail: err.Error()})
-	case errors.Is(err, access.ErrNotFound):
-		problem.Abort(c, problem.Document{Status: http.StatusNotFound, Detail: err.Error()})
-	case errors.As(err, &slow):
-		wait(c, slow.RetryAfter)
-		problem.Abort(c, problem.Document{Status: http.StatusTooManyRequests, Detail: slow.Error()})
-	case errors.As(err, &query):
-		problem.Abort(c, problem.Document{Status: http.StatusBadRequest, Detail: query.Error(), Field: query.Field})
-	case errors.Is(err, context.Canceled):
-		// The client has gone; whatever is written reaches nobody.
-		problem.Abort(c, problem.Document{Status: http.StatusServiceUnavailable, Detail: "the request was cancelled"})
-	case errors.Is(err, context.DeadlineExceeded):
-		a.unavailable(c, "the answer took longer than "+a.timeout.String()+": ask for less, with project, repository or since")
-	case fault.Is(err, fault.Transient):
-		a.logger.Warn().Err(err).Str("path", c.FullPath()).Msg("request cannot be answered at the moment")
-		a.unavailable(c, "this cannot be answered at the moment: try again later")
-	default:
-		a.logger.Error().Err(err).Str("path", c.FullPath()).Msg("request cannot be answered")
-		problem.Abort(c, problem.Document{Status: http.StatusInternalServerError, Detail: "this cannot be answered: the log of the receiver says why"})
+// within ends the work for a request in time.
+func (a *API) within(limit time.Duration) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		ctx, cancel := context.WithTimeout(c.Request.Context(), limit)
+		defer cancel()
+		c.Request = c.Request.WithContext(ctx)
+		c.Next()
 	}
 }
 
-func (a *API) unavailable(c *gin.Context, detail string) {
-	wait(c, retryAfter)
-	problem.Abort(c, problem.Document{Status: http.StatusServiceUnavailable, Detail: detail})
+// patient gives a change the time that it needs: the server's own limit for writing an answer is for those that take none.
+func (a *API) patient(c *gin.Context) {
+	// A connection without deadlines, as in a test, needs none to be moved.
+	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(a.cfg.ChangeTimeout + answerWithin))
 }
 
-// wait says when to come again, in whole seconds, rounded up: who came earlier would be refused once more.
-func wait(c *gin.Context, d time.Duration) {
-	c.Header("Retry-After", strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10))
+// plain refuses parameters where there are none.
+func (a *API) plain(c *gin.Context) {
+	if err := (parameters{}).read(c.Request.URL.RawQuery); err != nil {
+		a.refuse(c, err)
+	}
 }
 
 // answer writes a value as JSON. Control characters and what HTML could take for its own are escaped.
-func (a *API) answer(c *gin.Context, value any) {
+func (a *API) answer(c *gin.Context, status int, value any) {
 	body, err := json.Marshal(value)
 	if err != nil {
 		a.refuse(c, fault.New(fault.Permanent, fault.Malformed, err))
 		return
 	}
 	c.Header("Cache-Control", "no-store")
-	write(c, body)
+	write(c, status, body)
 }
 
-func write(c *gin.Context, body []byte) {
+func write(c *gin.Context, status int, body []byte) {
 	c.Header("X-Content-Type-Options", "nosniff")
-	c.Data(http.StatusOK, "application/json; charset=utf-8", body)
+	c.Data(status, "application/json; charset=utf-8", body)
 }

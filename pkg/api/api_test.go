@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,20 +15,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -44,86 +38,6 @@ func TestMain(m *testing.M) {
 }
 
 const token = "6b3f0b1e8d5a4c2799e1c0ffee123456" //nolint:gosec // of these tests alone
-
-func hashed(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
-}
-
-// report is a report of one answer. It keeps the query that it was asked last.
-type report struct {
-	page ledger.Page
-	err  error
-	mu   sync.Mutex
-	last ledger.Query // guarded by mu
-}
-
-func (r *report) Signatures(_ context.Context, q ledger.Query) (ledger.Page, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.last = q
-	if _, err := q.Filter(); err != nil {
-		return ledger.Page{}, err
-	}
-	return r.page, r.err
-}
-
-type door struct {
-	handler http.Handler
-	tokens  string // path
-	log     *bytes.Buffer
-}
-
-// signatures is what the API asks of the report.
-type signatures interface {
-	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
-}
-
-func open(t *testing.T, from signatures, change ...func(*api.Config)) door {
-	t.Helper()
-	d := door{tokens: filepath.Join(t.TempDir(), "tokens"), log: &bytes.Buffer{}}
-	writeTokens(t, d.tokens, "# auditors\n\nann:"+hashed(token)+"\n")
-	cfg := api.Config{Signatures: from, Registry: "harbor.example.com", Access: guard(t, d.tokens, d.log), Logger: zerolog.New(d.log)}
-	for _, f := range change {
-		f(&cfg)
-	}
-	a, err := api.New(cfg)
-	if err != nil {
-		t.Fatalf("New: %v", err)
-	}
-	engine := gin.New()
-	a.Register(engine)
-	d.handler = engine
-	return d
-}
-
-// guard is the real one, without a Harbor.
-func guard(tb testing.TB, tokens string, log io.Writer) *access.Access {
-	tb.Helper()
-	a, err := access.New(access.Config{TokensFile: tokens, Logger: zerolog.New(log)})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return a
-}
-
-func writeTokens(tb testing.TB, path, content string) {
-	tb.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (d door) get(t *testing.T, target string, header http.Header) *httptest.ResponseRecorder {
-	t.Helper()
-	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody)
-	req.Header = header.Clone()
-	rec := httptest.NewRecorder()
-	d.handler.ServeHTTP(rec, req)
-	return rec
-}
-
-func with(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
 
 func TestStatuses(t *testing.T) {
 	tests := []struct {
@@ -335,15 +249,15 @@ func TestHostileTextIsSafeJSON(t *testing.T) {
 }
 
 // slow is a report that answers only when it must.
-type slow struct{}
+type slow struct{ ledgertest.Memory }
 
-func (slow) Signatures(ctx context.Context, _ ledger.Query) (ledger.Page, error) {
+func (*slow) Signatures(ctx context.Context, _ ledger.Query) (ledger.Page, error) {
 	<-ctx.Done()
 	return ledger.Page{}, ctx.Err()
 }
 
 func TestTimeout(t *testing.T) {
-	d := open(t, slow{}, func(cfg *api.Config) { cfg.Timeout = time.Millisecond })
+	d := open(t, &slow{}, func(cfg *api.Config) { cfg.Timeout = time.Millisecond })
 	rec := d.get(t, "/api/v1/signatures", with(token))
 	if rec.Code != http.StatusServiceUnavailable || !strings.Contains(rec.Body.String(), "longer than 1ms") {
 		t.Errorf("a slow report: %d %s, want 503 that tells the limit", rec.Code, rec.Body)
@@ -394,26 +308,31 @@ func TestKeys(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	key, id := publicKey(t)
-	good := guard(t, "", io.Discard)
 	private := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("private")}))
+	keys := func(keys ...api.Key) func(*api.Config) { return func(cfg *api.Config) { cfg.Keys = keys } }
 	tests := []struct {
-		name string
-		cfg  api.Config
-		says string
+		name   string
+		change func(*api.Config)
+		says   string
 	}{
-		{"no report", api.Config{Access: good}, "Signatures"},
-		{"no access", api.Config{Signatures: &report{}}, "Access"},
-		{"negative timeout", api.Config{Signatures: &report{}, Access: good, Timeout: -1}, "Timeout"},
-		{"private key", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: private}}}, "PUBLIC KEY"},
-		{"a key and a private key", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: key + private}}}, "one key a file"},
-		{"a key that the signer refuses", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: encoded(t, elliptic.P521())}}}, "P-256 or P-384"},
-		{"no key", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: "x"}}}, "keys[0]"},
-		{"wrong id", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: key}, {ID: strings.Repeat("0", len(id)), PEM: key}}}, "keys[1]"},
-		{"unknown state", api.Config{Signatures: &report{}, Access: good, Keys: []api.Key{{PEM: key, State: "fine"}}}, "fine"},
+		{"no ledger", func(cfg *api.Config) { cfg.Ledger = nil }, "Ledger"},
+		{"no projects", func(cfg *api.Config) { cfg.Projects = nil }, "Projects"},
+		{"no policies", func(cfg *api.Config) { cfg.Policies = nil }, "Policies"},
+		{"no access", func(cfg *api.Config) { cfg.Access = nil }, "Access"},
+		{"negative timeout", func(cfg *api.Config) { cfg.Timeout = -1 }, "Timeout"},
+		{"negative timeout of changes", func(cfg *api.Config) { cfg.ChangeTimeout = -1 }, "Timeout"},
+		{"private key", keys(api.Key{PEM: private}), "PUBLIC KEY"},
+		{"a key and a private key", keys(api.Key{PEM: key + private}), "one key a file"},
+		{"a key that the signer refuses", keys(api.Key{PEM: encoded(t, elliptic.P521())}), "P-256 or P-384"},
+		{"no key", keys(api.Key{PEM: "x"}), "keys[0]"},
+		{"wrong id", keys(api.Key{PEM: key}, api.Key{ID: strings.Repeat("0", len(id)), PEM: key}), "keys[1]"},
+		{"unknown state", keys(api.Key{PEM: key, State: "fine"}), "fine"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := api.New(tt.cfg)
+			cfg := config(t, &report{}, "", io.Discard)
+			tt.change(&cfg)
+			_, err := api.New(cfg)
 			if err == nil || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("New: error %v, want one with %q", err, tt.says)
 			}
@@ -425,7 +344,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestNobodyMayReadWithoutAFileOfTokens(t *testing.T) {
-	a, err := api.New(api.Config{Signatures: &report{}, Access: guard(t, "", io.Discard), Logger: zerolog.Nop()})
+	a, err := api.New(config(t, &report{}, "", io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/harborseal/harborseal/pkg/access"
+	"github.com/harborseal/harborseal/pkg/enroll"
+	"github.com/harborseal/harborseal/pkg/problem"
 )
 
 // callerKey is where authenticate leaves the caller in Gin's context.
@@ -18,11 +20,15 @@ const callerKey = "harborseal.caller"
 type guard interface {
 	Authenticate(ctx context.Context, header http.Header, remote string) (access.Caller, error)
 	Visible(ctx context.Context, c access.Caller) (projects []string, all bool, err error)
+	Require(ctx context.Context, c access.Caller, action access.Action, project string) error
+	CanPull(ctx context.Context, c access.Caller, repository string) (bool, error)
+	// Harbor gives the caller's credentials, as a header for Harbor alone.
+	Harbor(c access.Caller) (authorization string)
 }
 
 // authenticate lets a request through whose caller is known.
 func (a *API) authenticate(c *gin.Context) {
-	caller, err := a.access.Authenticate(c.Request.Context(), c.Request.Header, c.ClientIP())
+	caller, err := a.cfg.Access.Authenticate(c.Request.Context(), c.Request.Header, c.ClientIP())
 	if err != nil {
 		a.refuse(c, err)
 		return
@@ -36,6 +42,29 @@ func caller(c *gin.Context) access.Caller {
 		return v
 	}
 	return access.Caller{}
+}
+
+// actor is the caller for package enroll, with the credentials that it asks Harbor with.
+func (a *API) actor(c *gin.Context) enroll.Actor {
+	who := caller(c)
+	return enroll.Actor{Name: who.Actor(), From: c.ClientIP(), Authorization: a.cfg.Access.Harbor(who)}
+}
+
+// requireRead and requireChange let a request through whose caller may do that with the project of the path.
+func (a *API) requireRead(c *gin.Context)   { a.require(c, access.Read) }
+func (a *API) requireChange(c *gin.Context) { a.require(c, access.Change) }
+
+func (a *API) require(c *gin.Context, action access.Action) {
+	if err := a.cfg.Access.Require(c.Request.Context(), caller(c), action, c.Param("name")); err != nil {
+		a.refuse(c, err)
+	}
+}
+
+// sameOrigin refuses what a page of another origin makes a browser send, with the credentials that the browser keeps for us.
+func (a *API) sameOrigin(c *gin.Context) {
+	if err := a.origins.Check(c.Request); err != nil {
+		problem.Abort(c, problem.Document{Status: http.StatusForbidden, Detail: "a page of another origin must not change anything here"})
+	}
 }
 
 // challenge says how to authenticate.

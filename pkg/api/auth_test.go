@@ -20,10 +20,19 @@ import (
 )
 
 // refusing is an access that answers with errors.
-type refusing struct{ authenticate, visible error }
+type refusing struct {
+	*access.Access
+	authenticate, visible, require error
+}
 
 func (r refusing) Authenticate(context.Context, http.Header, string) (access.Caller, error) {
 	return access.Caller{}, r.authenticate
+}
+
+func (refusing) Harbor(access.Caller) string { return "" }
+
+func (r refusing) Require(context.Context, access.Caller, access.Action, string) error {
+	return r.require
 }
 
 func (r refusing) Visible(context.Context, access.Caller) ([]string, bool, error) {
@@ -45,7 +54,6 @@ func TestAccessErrors(t *testing.T) {
 		{"busy when asked for the projects", refusing{visible: &access.ThrottledError{RetryAfter: time.Second, Busy: true}}, 429, "Retry-After", []string{"1"}},
 		{"Harbor away", refusing{authenticate: away}, 503, "Retry-After", []string{"5"}},
 		{"Harbor away when asked for the projects", refusing{visible: away}, 503, "Retry-After", []string{"5"}},
-		{"forbidden", refusing{visible: access.ErrForbidden}, 403, "Retry-After", nil},
 		{"not found", refusing{visible: access.ErrNotFound}, 404, "Retry-After", nil},
 	}
 	for _, tt := range tests {
@@ -78,6 +86,21 @@ func TestTokensSeeTheirProjects(t *testing.T) {
 		from.mu.Unlock()
 		if rec.Code != http.StatusOK || !slices.Equal(got, want) || (got == nil) != (want == nil) {
 			t.Errorf("token %s: %d, asked for the projects %#v, want %#v", token, rec.Code, got, want)
+		}
+	}
+}
+
+// TestRobotsAskAboutWhatTheyMayPull asks as a robot that may pull demo/app.
+func TestRobotsAskAboutWhatTheyMayPull(t *testing.T) {
+	for query, want := range map[string]int{
+		"repository=demo/app": 200, "project=demo&repository=app": 200, "repository=demo/app&state=signed": 200,
+		"": 400, "project=demo": 400, "repository=app": 400, "repository=demo/other": 404, "repository=app/demo/app": 404, "project=app&repository=demo/app": 404,
+	} {
+		from := &report{page: ledger.Page{Items: []ledger.Row{}}}
+		rec := open(t, from).get(t, "/api/v1/signatures?"+query, as("robot$ci"))
+		f, err := from.last.Filter()
+		if rec.Code != want || want == 200 && (f.Repository != "demo/app" || err != nil) || want != 200 && f.Repository != "" {
+			t.Errorf("?%s = %d %s, asked for %q; want %d", query, rec.Code, rec.Body, f.Repository, want)
 		}
 	}
 }

@@ -1,17 +1,19 @@
 package api_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"testing"
 
 	"github.com/gin-gonic/gin"
-	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/api"
+	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
 	"github.com/harborseal/harborseal/pkg/problem"
 )
@@ -27,8 +29,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	path := f.TempDir() + "/tokens"
 	writeTokens(f, path, "ann:"+hashed(token))
-	view := &ledgertest.Memory{}
-	a, err := api.New(api.Config{Signatures: view, Access: guard(f, path, io.Discard), Logger: zerolog.Nop()})
+	a, err := api.New(config(f, &ledgertest.Memory{}, path, io.Discard))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -50,6 +51,50 @@ func FuzzQuery(f *testing.F) {
 		refused := rec.Code == http.StatusBadRequest && answer.Detail != ""
 		if found := rec.Code == http.StatusOK && answer.Items != nil; !refused && !found {
 			t.Fatalf("?%s: %d %s, want 200 with items or 400 with a detail", query, rec.Code, rec.Body)
+		}
+	})
+}
+
+// FuzzBody sends any policy: what is taken is what the document allows and encoding/json reads, and all else is a 4xx that
+// says why.
+func FuzzBody(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"mode":"sign","backfill":"all"}`, `{"mode":"sign","mode":"off"}`, `{"Mode":"off"}`, `null`, `[]`, `{"a":1}`, `{"tags":{"include":["v*"],"exclude":[]}}`,
+		`{"exemptions":[{"repository":"a/**","approver":"x","reason":"y","expires":"2026-12-31T00:00:00Z"}]}`, `{"annotations":{"a":"b","":""}}`,
+		`{"rate":{"per_second":1e999,"burst":-1}}`, `{"max_in_flight":1.0}`, `{"mode":"\ud800"}`, `{}}`, `{"backfill":"since:`, "\xff{}", `{"x` + "\x00" + `":1}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	path := f.TempDir() + "/tokens"
+	writeTokens(f, path, "bot:"+hashed("bot")+":change")
+	cfg := config(f, &ledgertest.Memory{}, path, io.Discard)
+	projects := &enrolled{}
+	cfg.Projects = projects
+	a, err := api.New(cfg)
+	if err != nil {
+		f.Fatal(err)
+	}
+	engine := gin.New()
+	a.Register(engine)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/api/v1/projects/demo", bytes.NewReader(body))
+		req.Header = with("bot")
+		req.Header.Set("Content-Type", "application/json")
+		rec := httptest.NewRecorder()
+		engine.ServeHTTP(rec, req)
+		calls := projects.taken()
+		if rec.Code != http.StatusCreated {
+			var doc problem.Document
+			if err := json.Unmarshal(rec.Body.Bytes(), &doc); err != nil || rec.Code != http.StatusBadRequest || doc.Detail == "" || len(calls) != 0 {
+				t.Fatalf("%q: %d %s, %v, calls %v; want a problem and no call", body, rec.Code, rec.Body, err, calls)
+			}
+			return
+		}
+		decoder := json.NewDecoder(bytes.NewReader(body))
+		decoder.DisallowUnknownFields()
+		var want enroll.PutRequest
+		if err := decoder.Decode(&want); err != nil || len(calls) != 1 || !reflect.DeepEqual(calls[0].request, want) {
+			t.Fatalf("%q was taken as %+v, want %+v, %v", body, calls, want, err)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/gin-gonic/gin"
 
@@ -35,12 +36,12 @@ type Key struct {
 // getKeys is open to all: whoever verifies signatures needs the keys, and they are no secret.
 func (a *API) getKeys(c *gin.Context) {
 	c.Header("Cache-Control", "no-cache")
-	write(c, a.keys)
+	write(c, http.StatusOK, a.keys)
 }
 
-// encodeKeys checks the keys and gives the answer. It refuses what is no public key, so that a private key in the wrong
+// encodeKeys checks the keys and gives the answer, and those that sign. It refuses what is no public key, so that a private key in the wrong
 // place is never published, and what the signer would not verify with.
-func encodeKeys(keys []Key) ([]byte, error) {
+func encodeKeys(keys []Key) (answer []byte, active []Key, err error) {
 	listed := make([]Key, 0, len(keys))
 	var errs []error
 	for i, key := range keys {
@@ -49,11 +50,15 @@ func encodeKeys(keys []Key) ([]byte, error) {
 			errs = append(errs, fmt.Errorf("making the API: keys[%d]: %w", i, err))
 		}
 		listed = append(listed, checked)
+		if checked.State == KeyActive {
+			active = append(active, checked)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return json.Marshal(listed)
+	answer, err = json.Marshal(listed)
+	return answer, active, err
 }
 
 func checkKey(key Key) (Key, error) {

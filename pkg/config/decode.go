@@ -78,8 +78,22 @@ func (d *decoder) mapping(path string, raw map[string]any, target reflect.Value)
 	}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if !known[key] {
-			d.problems.add(join(path, key), "unknown key")
+			d.problems.add(join(path, key), "unknown key%s", moved(target.Type(), join(path, key)))
 		}
+	}
+}
+
+// moved says what has become of keys that older versions had.
+func moved(schema reflect.Type, path string) string {
+	switch {
+	case schema == reflect.TypeFor[Receiver]() && path == "projects":
+		return ": write policies: [{projects: [...], backfill: all}]"
+	case schema == reflect.TypeFor[Signer]() && (path == "projects" || path == "policies"):
+		return ": policies stand in the receiver's configuration, or are set through its API"
+	case schema == reflect.TypeFor[Sweep]() && path == "sweep.interval":
+		return ": it is sweep.full now, and sweep.incremental for the newest pushes"
+	default:
+		return ""
 	}
 }
 

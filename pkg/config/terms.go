@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/policy"
 )
 
@@ -24,6 +25,14 @@ type ProjectPolicy struct {
 	policy.Spec
 	// Backfill says which of the images that are there already are signed: "all", or "since:" and a time.
 	Backfill string `key:"backfill"`
+	// Blocks are digests that are never signed.
+	Blocks []Block `key:"blocks"`
+}
+
+// Block keeps one digest from ever being signed.
+type Block struct {
+	Digest string `key:"digest"`
+	Reason string `key:"reason"`
 }
 
 // Declared gives the policies that the file declares. It shares its lists with the configuration.
@@ -34,7 +43,11 @@ func (c *Receiver) Declared() (*policy.Declared, error) {
 		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, policy.Rule{Projects: p.Projects, Spec: p.Spec, Backfill: backfill})
+		rule := policy.Rule{Projects: p.Projects, Spec: p.Spec, Backfill: backfill}
+		for _, b := range p.Blocks {
+			rule.Blocks = append(rule.Blocks, policy.Block{Digest: b.Digest, Reason: b.Reason, By: "config"})
+		}
+		rules = append(rules, rule)
 	}
 	return policy.NewDeclared(rules)
 }
@@ -75,6 +88,15 @@ func (c *Receiver) checkPolicies(p *problems) {
 		if err := declared.Validate(); err != nil {
 			for _, wrong := range fieldErrors(err) {
 				p.add(at+"."+wrong.Field, "%s", wrong.Want)
+			}
+		}
+		for j, b := range declared.Blocks {
+			block := at + entry(".blocks", j)
+			if artifact.ValidateDigest(b.Digest) != nil {
+				p.add(block+".digest", "want sha256: and 64 lower-case hexadecimal digits")
+			}
+			if !policy.ValidReason(b.Reason) {
+				p.add(block+".reason", "want why, in at most %d bytes", policy.MaxReason)
 			}
 		}
 		if declared.Key != "" {

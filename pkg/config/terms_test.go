@@ -54,7 +54,7 @@ policies:
     exemptions:
       - {repository: team/old, approver: jane, reason: goes away, expires: 2026-12-31T00:00:00Z}
       - {digest: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", approver: j, reason: r, expires: "2027-01-01T00:00:00+01:00"}
-  - {projects: [lab], backfill: all, annotations: {}}
+  - {projects: [lab], backfill: all, annotations: {}, blocks: [{digest: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", reason: CVE-1}]}
 `
 
 func TestDeclaredPolicies(t *testing.T) {
@@ -83,6 +83,9 @@ func TestDeclaredPolicies(t *testing.T) {
 	if first, _ := set.Lookup("pci-1"); first.Mode != policy.ModeObserve || !first.From.Equal(time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC)) {
 		t.Errorf("the first entry that names a project counts: got %+v", first)
 	}
+	if lab, _ := set.Lookup("lab"); len(lab.Blocks) != 1 || lab.Blocks[0].Reason != "CVE-1" || lab.Blocks[0].By != "config" {
+		t.Errorf("the block: got %+v", lab.Blocks)
+	}
 	if lab, _ := set.Lookup("lab"); lab.Terms.Annotations == nil || len(lab.Terms.Annotations) != 0 {
 		t.Errorf("no annotations, which is not the same as leaving them open: got %v", lab.Terms.Annotations)
 	}
@@ -98,7 +101,7 @@ policies:
   - {format: best, key: nobody, backfill: none}
   - {projects: [pci-*, Shop, '['], backfill: all, annotations: {a: 1}, rate: {per_second: .nan}}
   - {projects: [a], backfill: "since:yesterday", key: old, formt: bundle, tags: {include: ['[']}, mode: maybe}
-  - {projects: [a], backfill: all, exemptions: [{expires: tomorrow, approver: a}, {repository: a, reason: r, expires: 2026-12-31T00:00:00Z}]}
+  - {projects: [a], backfill: all, exemptions: [{expires: tomorrow, approver: a}, {repository: a, reason: r, expires: 2026-12-31T00:00:00Z}], blocks: [{digest: a}]}
 `), nil)
 	want := []string{
 		"policies[1].annotations: want a mapping of texts; put numbers and the like into quotes",
@@ -118,9 +121,29 @@ policies:
 		"policies[3].exemptions[0].reason: want why, in at most 500 bytes",
 		"policies[3].exemptions[0]: want a repository, a digest or both: set the mode to off to exempt everything",
 		"policies[3].exemptions[1].approver: want who approved it, in at most 500 bytes",
+		"policies[3].blocks[0].digest: want sha256: and 64 lower-case hexadecimal digits",
+		"policies[3].blocks[0].reason: want why, in at most 500 bytes",
 	}
 	if got := problemsOf(err); !slices.Equal(got, want) {
 		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+// Whoever upgrades is told where the keys have gone.
+func TestKeysThatHaveMoved(t *testing.T) {
+	_, err := config.LoadReceiver(write(t, minimalReceiver+"projects: [a]\n"), nil)
+	want := []string{"projects: unknown key: write policies: [{projects: [...], backfill: all}]"}
+	if got := problemsOf(err); !slices.Equal(got, want) {
+		t.Errorf("receiver: got %q, want %q", got, want)
+	}
+	_, err = config.LoadSigner(write(t, minimalSigner+"projects: [a]\npolicies: [{projects: [a]}]\nsweep: {interval: 5m}\n"), nil)
+	want = []string{
+		"sweep.interval: unknown key: it is sweep.full now, and sweep.incremental for the newest pushes",
+		"policies: unknown key: policies stand in the receiver's configuration, or are set through its API",
+		"projects: unknown key: policies stand in the receiver's configuration, or are set through its API",
+	}
+	if got := problemsOf(err); !slices.Equal(got, want) {
+		t.Errorf("signer: got %q, want %q", got, want)
 	}
 }
 

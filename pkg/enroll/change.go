@@ -44,7 +44,8 @@ func (s *Service) Unblock(ctx context.Context, actor Actor, project, digest stri
 	})
 }
 
-// changeBlocks needs no ETag: a block does not depend on what else is in the policy. It takes the steps of Put, but for the
+// changeBlocks also changes those of a document that a rule of the configuration file has put aside, because they still count.
+// It needs no ETag: a block does not depend on what else is in the policy. It takes the steps of Put, but for the
 // webhook's.
 func (s *Service) changeBlocks(ctx context.Context, actor Actor, project string, change func([]policy.Block) ([]policy.Block, error)) (View, error) {
 	for range attempts {
@@ -52,7 +53,7 @@ func (s *Service) changeBlocks(ctx context.Context, actor Actor, project string,
 		switch {
 		case err != nil:
 			return View{}, err
-		case c.rule != nil:
+		case c.document == nil && c.rule != nil:
 			return View{}, ErrManagedByConfig
 		case c.document == nil:
 			return View{}, ErrNoPolicy

@@ -163,3 +163,36 @@ func (sc scene) breakAndRepeat(t *testing.T, b breakage, want string) {
 		t.Errorf("after the drift check the end is\n%s\nwant\n%s", got, want)
 	}
 }
+
+// Another receiver's drift check may come between any two steps.
+func TestAnotherReceiverBetweenAnyTwoSteps(t *testing.T) {
+	for _, sc := range scenes() {
+		if !sc.checked && sc.name != "rotate" {
+			continue
+		}
+		t.Run(sc.name, func(t *testing.T) {
+			w, s := sc.prepare(t)
+			if err := sc.call(t.Context(), s); err != nil {
+				t.Fatalf("undisturbed: %v", err)
+			}
+			want, steps := w.end(t), len(w.steps)
+			for i := range steps {
+				w, s := sc.prepare(t)
+				other, _ := w.receiver(t)
+				taken := 0
+				w.before = func(string) {
+					if taken++; taken-1 == i {
+						w.before = nil
+						mustCheck(t, other)
+					}
+				}
+				if err := sc.call(t.Context(), s); err != nil {
+					t.Fatalf("with a check before step %d: %v", i, err)
+				}
+				if got := w.end(t); got != want {
+					t.Errorf("with a check before step %d the end is\n%s\nwant\n%s", i, got, want)
+				}
+			}
+		})
+	}
+}

@@ -3,6 +3,8 @@ package enroll
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +21,7 @@ import (
 const configActor = "config"
 
 // Declare publishes the policies of the configuration file, if they differ from those in the bucket, with an event. It is
-// called at each start. Of receivers with different files the one that starts last is right.
+// called at each start, and from then on by Run. Of receivers with different files the one that starts last is right.
 //
 // A crash after the entry was stored, and before the event: the next start records it, with the same id.
 func (s *Service) Declare(ctx context.Context, declared *policy.Declared) error {
@@ -27,6 +29,7 @@ func (s *Service) Declare(ctx context.Context, declared *policy.Declared) error 
 	if err != nil {
 		return fmt.Errorf("declaring the policies: %w", err)
 	}
+	s.declared.Store(declared)
 	for range attempts {
 		entry, err := s.cfg.Queue.GetPolicy(ctx, book.Declared, "")
 		if err != nil {
@@ -46,6 +49,7 @@ func (s *Service) Declare(ctx context.Context, declared *policy.Declared) error 
 			if err != nil {
 				return fmt.Errorf("storing the declared policies: %w", err)
 			}
+			s.hurry.Store(true)
 			s.cfg.Logger.Info().Str("policy_revision", declared.Revision()).Msg("policies of the configuration file published")
 		}
 		s.cfg.Book.Apply(book.Entry{Kind: book.Declared, Value: value, Revision: entry.Revision, At: s.cfg.Now()})
@@ -53,10 +57,22 @@ func (s *Service) Declare(ctx context.Context, declared *policy.Declared) error 
 		return s.record(ctx, artifact.Event{
 			ID: id, Kind: artifact.PolicyChanged, Time: s.cfg.Now().UTC(), Actor: configActor, Origin: artifact.OriginConfig,
 			CorrelationID: id, PolicyRevision: declared.Revision(),
-			Change: &artifact.Change{Before: before, After: value, From: configActor},
+			Change: recordable(before, value),
 		})
 	}
 	return fault.Newf(fault.Transient, fault.ConcurrentWriter, "storing the declared policies: %w", policy.ErrConflict)
+}
+
+// recordable leaves out what would keep the event from fitting into a message of the queue.
+func recordable(before, after json.RawMessage) *artifact.Change {
+	change := &artifact.Change{Before: before, After: after, From: configActor}
+	for _, part := range []*json.RawMessage{&change.Before, &change.After} {
+		if len(change.Before)+len(change.After) > maxDocument {
+			sum := sha256.Sum256(*part)
+			*part = json.RawMessage(strconv.Quote("too large to be kept; SHA-256 " + hex.EncodeToString(sum[:])))
+		}
+	}
+	return change
 }
 
 // declaredSpec gives the rule for a project, as it is shown.

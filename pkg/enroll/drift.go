@@ -98,6 +98,12 @@ func (s *Service) Check(ctx context.Context, project string) error {
 		return fmt.Errorf("checking a project: %w", err)
 	case id != 0 && id != found.ID:
 		return s.suspend(ctx, c, found)
+	case id == 0 && c.state.ProjectID != 0 && c.state.ProjectID != found.ID:
+		// A rule of the file means whatever stands under the name. Somebody should know all the same.
+		if err := s.begin(ctx, project, map[reason]string{projectReplaced: fmt.Sprintf(
+			"the project was deleted and made anew: it had the id %d and has %d now; the configuration file names it, so that signing goes on", c.state.ProjectID, found.ID)}); err != nil {
+			return err
+		}
 	}
 	if err := s.checkEnabled(ctx, c, found); err != nil {
 		return fmt.Errorf("checking a project: %w", err)

@@ -27,11 +27,13 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
 )
 
@@ -80,6 +82,11 @@ type Service struct {
 	cfg     Config
 	masters []master
 	address string // of webhooks, without the project
+
+	// declared are the policies of the configuration file; nil before they were declared.
+	declared atomic.Pointer[policy.Declared]
+	// hurry says that the next round of drift checks is due at once.
+	hurry atomic.Bool
 
 	mu       sync.Mutex
 	recorded map[string]uint64 // guarded by mu; by project, the revision up to which all changes are in the ledger

@@ -208,9 +208,10 @@ func (s *Service) plan(c current, actor Actor, req PutRequest) (stored, error) {
 	return next, nil
 }
 
-// backfill gives what is done about the images of before. Where signing or observing begins, somebody has to say it.
+// backfill gives what is done about the images of before. Where signing or observing begins, somebody has to say it: what was
+// observed is not signed by a word that was meant for looking.
 func (s *Service) backfill(c current, req PutRequest) (policy.Backfill, error) {
-	begins := req.Mode != policy.ModeOff && !c.working()
+	begins := req.Mode != policy.ModeOff && !c.working() || req.Mode == policy.ModeSign && c.policy().Mode != policy.ModeSign
 	switch {
 	case !begins && c.document != nil && (req.Backfill == "" || req.Backfill == c.document.Backfill.Choice):
 		return c.document.Backfill, nil
@@ -330,6 +331,7 @@ func (s *Service) view(ctx context.Context, c current) (View, error) {
 	case c.rule != nil:
 		v.ProjectID, v.ETag = c.state.ProjectID, ""
 		v.Policy, v.Backfill = s.declaredSpec(c.project)
+		v.Blocks = c.policy().Blocks
 	case d != nil:
 		v.Policy, v.Backfill, v.Blocks = &d.Spec, &d.Backfill, d.Blocks
 		v.ChangedBy, v.ChangedAt = d.ChangedBy, d.ChangedAt

@@ -112,7 +112,8 @@ func TestBackfillIsAskedForWhereverSigningBegins(t *testing.T) {
 		{"after disabling", []enroll.PutRequest{all()}, true, false, with(policy.ModeSign, ""), "backfill", 0},
 		{"after disabling, none again counts from now", []enroll.PutRequest{with(policy.ModeSign, "none")}, true, false, with(policy.ModeSign, "none"), "none", time.Hour},
 		{"another project under the name", []enroll.PutRequest{all()}, false, true, with(policy.ModeSign, ""), "backfill", 0},
-		{"from observing to signing", []enroll.PutRequest{with(policy.ModeObserve, "none")}, false, false, with(policy.ModeSign, ""), "none", 0},
+		{"from observing to signing", []enroll.PutRequest{with(policy.ModeObserve, "none")}, false, false, with(policy.ModeSign, ""), "backfill", 0},
+		{"from observing to signing, said", []enroll.PutRequest{with(policy.ModeObserve, "all")}, false, false, with(policy.ModeSign, "none"), "none", time.Hour},
 		{"a change that names the same", []enroll.PutRequest{with(policy.ModeSign, "none")}, false, false, with(policy.ModeObserve, "none"), "none", 0},
 		{"a change that names another", []enroll.PutRequest{with(policy.ModeSign, "none")}, false, false, with(policy.ModeSign, "all"), "all", 0},
 	}
@@ -363,6 +364,7 @@ func TestManagedByConfig(t *testing.T) {
 	if st := w.stateOf(t); st.SuspendedFor != 0 || st.ProjectID != 9 || len(w.hooks()) != 1 {
 		t.Errorf("state = %+v with webhooks %+v; want it to follow the name", st, w.hooks())
 	}
+	w.wantEvents(t, "after the project was made anew", "policy_changed", "drifted project_replaced", "repaired project_replaced")
 	// The file no longer names it.
 	none, err := policy.NewDeclared(nil)
 	if err != nil {
@@ -375,75 +377,6 @@ func TestManagedByConfig(t *testing.T) {
 	if hooks := w.hooks(); len(hooks) != 0 {
 		t.Errorf("webhooks = %+v, want none after the file has dropped the project", hooks)
 	}
-}
-
-func TestBlocks(t *testing.T) {
-	w := newWorld()
-	s, b := w.receiver(t)
-	if _, err := s.Block(t.Context(), alice, "demo", digestA, "bad"); !errors.Is(err, enroll.ErrNoPolicy) {
-		t.Errorf("Block without a policy: %v, want ErrNoPolicy", err)
-	}
-	mustPut(t, s, all(), "")
-	for _, wrong := range [][2]string{{"sha256:x", "why"}, {digestA, " "}, {digestA, "a\nb"}} {
-		if _, err := s.Block(t.Context(), alice, "demo", wrong[0], wrong[1]); err == nil {
-			t.Errorf("Block(%q) was accepted", wrong)
-		}
-	}
-	for range 2 {
-		w.advance(time.Minute)
-		v, err := s.Block(t.Context(), alice, "demo", digestA, "CVE-2026-1")
-		if err != nil || len(v.Blocks) != 1 || v.Blocks[0].By != "alice" {
-			t.Fatalf("Block = %+v, %v", v.Blocks, err)
-		}
-	}
-	if p, err := b.Policy(t.Context(), "demo"); err != nil || len(p.Blocks) != 1 {
-		t.Errorf("blocks in the book = %+v, %v", p.Blocks, err)
-	}
-	for range 2 {
-		if v, err := s.Unblock(t.Context(), alice, "demo", digestA); err != nil || len(v.Blocks) != 0 {
-			t.Fatalf("Unblock = %+v, %v", v.Blocks, err)
-		}
-	}
-	w.wantEvents(t, "after each twice", "policy_changed", "policy_changed", "policy_changed")
-	if change := w.events[1].Change; strings.Contains(string(change.Before), digestA) || !strings.Contains(string(change.After), "CVE-2026-1") {
-		t.Errorf("the block's event says %s -> %s", change.Before, change.After)
-	}
-	if len(w.ticks) != 3 {
-		t.Errorf("ticks = %v, want a full sweep for each change", w.ticks)
-	}
-}
-
-func TestLargestPolicyStaysBelowAMessage(t *testing.T) {
-	w := newWorld()
-	s, _ := w.receiver(t)
-	mustPut(t, s, all(), "")
-	reason := strings.Repeat("r", policy.MaxReason)
-	full := policy.Document{Project: "demo", ProjectID: 7, Spec: all().Spec, Backfill: policy.Backfill{Choice: "all"}}
-	for i := range policy.MaxBlocks - 1 {
-		full.Blocks = append(full.Blocks, policy.Block{Digest: fmt.Sprintf("sha256:%064x", i), Reason: reason, By: "alice", At: w.now})
-	}
-	raw, err := full.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := len(w.entries["policy/demo"]) - 1
-	w.entries["policy/demo"][last].Value = raw
-	if _, err := s.Block(t.Context(), alice, "demo", fmt.Sprintf("sha256:%064x", policy.MaxBlocks), reason); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Block(t.Context(), alice, "demo", digestA, "one too many"); err == nil {
-		t.Error("one block too many was accepted")
-	}
-	document, err := w.GetPolicy(t.Context(), book.Policy, "demo")
-	if err != nil || len(document.Value) > 1000<<10 {
-		t.Errorf("the document has %d bytes, want less than the queue takes", len(document.Value))
-	}
-	for _, e := range w.events {
-		if raw, err := artifact.EncodeEvent(e); err != nil || len(raw) > 16<<10 {
-			t.Fatalf("an event has %d bytes (%v), want one block in it and not all", len(raw), err)
-		}
-	}
-	w.wantEvents(t, "after the last block", "policy_changed", "policy_changed")
 }
 
 func TestWithoutHarbor(t *testing.T) {

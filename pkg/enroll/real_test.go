@@ -94,7 +94,7 @@ func newReal(t *testing.T) *real {
 	ctx, cancel := context.WithCancel(t.Context())
 	loaded, ended := make(chan struct{}), make(chan error, 2)
 	go func() {
-		ended <- r.queue.WatchPolicies(ctx, r.book.Apply, func() { r.book.Loaded(); close(loaded) })
+		ended <- r.queue.WatchPolicies(ctx, r.book.Apply, func() { r.book.Loaded(); close(loaded) }, nil)
 	}()
 	go func() { ended <- r.queue.Answer(ctx, preflight.Topic, 2, preflight.Handler(signer.Check)) }()
 	t.Cleanup(func() {

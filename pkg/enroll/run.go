@@ -2,28 +2,34 @@ package enroll
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
+
+// roundStep is by how many projects the beginnings of two rounds are apart.
+const roundStep = 97
+
+// loadingPause is how soon it is tried again while the policies are being read.
+const loadingPause = 200 * time.Millisecond
 
 // slot numbers the intervals of drift checks.
 func (s *Service) slot() int64 { return s.cfg.Now().UnixNano() / int64(s.cfg.Interval) }
 
 // Run proposes a drift check of each project that is enabled, or was, in each interval, until ctx ends. Whoever consumes the
 // ticks calls Check. All receivers propose: the queue takes each slot once. A failure is logged, and the next interval is
-// the next attempt.
+// the next attempt. It also sees that what was declared is still in the bucket, which may have been made anew.
 func (s *Service) Run(ctx context.Context) error {
-	if s.cfg.Harbor == nil {
-		<-ctx.Done()
-		return nil
-	}
 	for {
-		s.round(ctx)
-		now := s.cfg.Now()
-		next := time.Unix(0, (s.slot()+1)*int64(s.cfg.Interval))
-		timer := time.NewTimer(next.Sub(now))
+		next := loadingPause
+		if _, _, err := s.cfg.Book.Projects(); !errors.Is(err, policy.ErrNotLoaded) {
+			s.round(ctx)
+			next = time.Unix(0, (s.slot()+1)*int64(s.cfg.Interval)).Sub(s.cfg.Now())
+		}
+		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -34,10 +40,12 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // Tick handles a tick of the kind DriftTick: it checks the project, unless the tick has waited for so long that a newer one
-// has taken its place. A failure is logged and no reason for another attempt: the next slot is. It is an error only that ctx
+// has taken its place; one out of turn is never too late. A failure is logged and no reason for another attempt: the next slot is. It is an error only that ctx
 // has ended, so that another receiver takes the tick.
 func (s *Service) Tick(ctx context.Context, project string, slot int64) error {
-	if slot < s.slot()-1 {
+	if slot > 0 && slot < s.slot()-1 {
+		s.cfg.Logger.Warn().Str("project", project).Dur("interval_ms", s.cfg.Interval).
+			Msg("drift check is too late and left to a later round: checking all projects takes longer than the interval")
 		return nil
 	}
 	err := s.Check(ctx, project)
@@ -50,11 +58,26 @@ func (s *Service) Tick(ctx context.Context, project string, slot int64) error {
 	return nil
 }
 
-// round proposes the checks of one slot.
+// round proposes the checks of one slot, and once more out of turn if the declared policies were changed since: their projects
+// are not to wait for their webhooks. Each round begins at another project: what comes too late in one is early in another.
 func (s *Service) round(ctx context.Context) {
-	slot := s.slot()
-	for _, project := range s.toCheck(ctx) {
-		if _, err := s.cfg.Queue.Propose(ctx, DriftTick, project, slot); err != nil {
+	if declared := s.declared.Load(); declared != nil {
+		if err := s.Declare(ctx, declared); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.Error().Err(err).Msg("declared policies could not be published")
+		}
+	}
+	if s.cfg.Harbor == nil {
+		return
+	}
+	slot, hurry := s.slot(), s.hurry.Swap(false)
+	projects := s.toCheck(ctx)
+	for i := range projects {
+		project := projects[(i+int(uint64(slot)*roundStep%uint64(len(projects))))%len(projects)] //nolint:gosec // both are small
+		accepted, err := s.cfg.Queue.Propose(ctx, DriftTick, project, slot)
+		if err == nil && !accepted && hurry {
+			_, err = s.cfg.Queue.Propose(ctx, DriftTick, project, -s.cfg.Now().UnixNano())
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				s.cfg.Logger.Warn().Err(err).Str("project", project).Msg("drift checks could not be proposed")
 			}

@@ -103,3 +103,9 @@ func (s *Service) Accepts(_ context.Context, project, authorization string) (boo
 		version == state.PreviousVersion && s.cfg.Now().Before(state.PreviousUntil))
 	return ok && counts, nil
 }
+
+// Has implements webhook.Secrets.
+func (s *Service) Has(_ context.Context, project string) (bool, error) {
+	state, _, err := s.cfg.Book.State(project)
+	return state.SecretVersion != 0, err
+}

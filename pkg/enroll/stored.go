@@ -27,7 +27,20 @@ type stored struct {
 	ChangedFrom string `json:"changed_from,omitempty"`
 }
 
+// What one document may have, in bytes. An event holds two of them, before and after, without the blocks that both have, and has
+// to fit into one message of the queue: what cannot be recorded must not come into force.
+const (
+	maxTerms    = 256 << 10 // without blocks
+	maxDocument = 900 << 10
+)
+
 func (d stored) encode() ([]byte, error) {
+	terms := d.Document
+	terms.Blocks = nil
+	if raw, err := terms.Encode(); err == nil && len(raw) > maxTerms {
+		return nil, &policy.FieldError{Field: "policy", Want: fmt.Sprintf("want at most %d KiB: name fewer, or more general, globs and exemptions", maxTerms>>10)}
+	}
+
 	raw, err := d.Encode() // validates, and sets the version
 	if err != nil {
 		return nil, err
@@ -37,7 +50,10 @@ func (d stored) encode() ([]byte, error) {
 		return nil, fmt.Errorf("encoding a policy: %w", err)
 	}
 	full.ChangedFrom = d.ChangedFrom
-	return json.Marshal(full)
+	if raw, err = json.Marshal(full); err == nil && len(raw) > maxDocument {
+		return nil, &policy.FieldError{Field: "blocks", Want: fmt.Sprintf("want at most %d KiB in all: unblock what is deleted, or give shorter reasons", maxDocument>>10)}
+	}
+	return raw, err
 }
 
 // decodeStored gives nil for an entry without a value.
@@ -104,6 +120,9 @@ func (c current) policy() policy.Policy {
 	switch {
 	case c.rule != nil:
 		p = *c.rule
+		if c.document != nil {
+			p.Blocks = slices.Concat(p.Blocks, c.document.Blocks)
+		}
 	case c.document != nil:
 		p = c.document.Policy(c.revision)
 	}

@@ -9,12 +9,17 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
 // probeName is a repository, and a webhook policy, that nobody has.
 const probeName = "harborseal-probe"
+
+// maxProbes is how many rights are probed at the same time.
+const maxProbes = 4
 
 // probe is a request that shows whether the account has a right, and that changes nothing, whoever may do what.
 type probe struct {
@@ -26,7 +31,7 @@ type probe struct {
 }
 
 // MissingRights gives those of the rights that the account lacks in a project, in the order in which they were given. It knows
-// repository:pull, push and list, artifact:list, notification-policy:list, read, create, update and delete, project:read,
+// repository:pull, push and list, artifact:list and read, notification-policy:list, read, create, update and delete, project:read,
 // immutable-tag:list, and the system's quota:list and audit-log:list; others are a permanent fault. It changes nothing in Harbor:
 // what would change something asks for what cannot be. It is a Gone fault if there is no such project.
 func (c *Client) MissingRights(ctx context.Context, project string, rights []string) ([]string, error) {
@@ -40,13 +45,22 @@ func (c *Client) MissingRights(ctx context.Context, project string, rights []str
 	case !there:
 		return nil, fault.Newf(fault.Gone, fault.NotFound, "there is no project %s", project)
 	}
+	// Beside each other: whoever asks waits for all of them.
+	has := make([]bool, len(rights))
+	probing, ctx := errgroup.WithContext(ctx)
+	probing.SetLimit(maxProbes)
+	for i, right := range rights {
+		probing.Go(func() (err error) {
+			has[i], err = c.hasRight(ctx, project, right)
+			return err
+		})
+	}
+	if err := probing.Wait(); err != nil {
+		return nil, err
+	}
 	var missing []string
-	for _, right := range rights {
-		has, err := c.hasRight(ctx, project, right)
-		if err != nil {
-			return nil, err
-		}
-		if !has {
+	for i, right := range rights {
+		if !has[i] {
 			missing = append(missing, right)
 		}
 	}
@@ -96,6 +110,10 @@ func probeOf(project, resource, action string) (probe, bool) {
 	case "artifact:list":
 		return probe{
 			method: http.MethodGet, path: root + "/repositories/" + probeName + "/artifacts", query: one, has: []int{http.StatusNotFound},
+		}, true
+	case "artifact:read":
+		return probe{
+			method: http.MethodGet, path: root + "/repositories/" + probeName + "/artifacts/sha256:" + strings.Repeat("0", 64), has: []int{http.StatusNotFound},
 		}, true
 	case "immutable-tag:list":
 		return probe{method: http.MethodGet, path: root + "/immutabletagrules", query: one}, true

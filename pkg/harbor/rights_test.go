@@ -16,7 +16,7 @@ import (
 // projectRights are the rights in a project that the client knows.
 func projectRights() []string {
 	return []string{
-		"repository:pull", "repository:push", "repository:list", "artifact:list", "notification-policy:list", "notification-policy:read",
+		"repository:pull", "repository:push", "repository:list", "artifact:list", "artifact:read", "notification-policy:list", "notification-policy:read",
 		"notification-policy:create", "notification-policy:update", "notification-policy:delete", "immutable-tag:list",
 	}
 }

@@ -48,12 +48,25 @@ func ParseBackfill(choice string, now time.Time) (Backfill, error) {
 	}
 }
 
-// Block keeps one digest from ever being signed, in all repositories of the project.
+// Block keeps one digest from ever being signed, in all repositories of the project. It is a veto: it counts wherever it
+// stands, in the API's document or in the file.
 type Block struct {
 	Digest string    `json:"digest"`
 	Reason string    `json:"reason"`
-	By     string    `json:"by"`
-	At     time.Time `json:"at"`
+	By     string    `json:"by,omitempty"`
+	At     time.Time `json:"at,omitzero"`
+}
+
+// validate is for blocks of a file: those of the API were checked when they were set.
+func (b Block) validate(at string) error {
+	switch {
+	case artifact.ValidateDigest(b.Digest) != nil:
+		return &FieldError{Field: at + ".digest", Want: "want sha256: and 64 lower-case hexadecimal digits"}
+	case !ValidReason(b.Reason):
+		return &FieldError{Field: at + ".reason", Want: fmt.Sprintf("want why, in at most %d bytes", MaxReason)}
+	default:
+		return nil
+	}
 }
 
 // Document is the policy of one project as the API keeps it.

@@ -79,7 +79,7 @@ type Policy struct {
 func (p Policy) Enabled() bool { return p.Mode == ModeSign || p.Mode == ModeObserve }
 
 // NeedsTags says whether the tags of a manifest matter.
-func (p Policy) NeedsTags() bool { return !p.Tags.isZero() || p.Untagged == UntaggedExclude }
+func (p Policy) NeedsTags() bool { return Spec{Tags: p.Tags, Untagged: p.Untagged}.NeedsTags() }
 
 // Subject is what is known of a manifest.
 type Subject struct {

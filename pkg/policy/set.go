@@ -19,6 +19,7 @@ type Rule struct {
 	Projects []string `json:"projects"`
 	Spec
 	Backfill Backfill `json:"backfill"`
+	Blocks   []Block  `json:"blocks,omitempty"`
 }
 
 // Declared are the policies that a configuration file declares. The first rule that names a project is its policy, whatever
@@ -50,7 +51,12 @@ func NewDeclared(rules []Rule) (*Declared, error) {
 		if r.Backfill.Choice == "" || r.Backfill.Choice == "none" {
 			errs = append(errs, &FieldError{Field: at + ".backfill", Want: "want all, or since: and a time such as since:2026-01-31T00:00:00Z: a file does not tell when it came into force"})
 		}
-		d.rules = append(d.rules, Rule{Projects: slices.Clone(r.Projects), Spec: r.clone(), Backfill: r.Backfill})
+		for j, b := range r.Blocks {
+			errs = append(errs, b.validate(fmt.Sprintf("%s.blocks[%d]", at, j)))
+		}
+		d.rules = append(d.rules, Rule{
+			Projects: slices.Clone(r.Projects), Spec: r.clone(), Backfill: r.Backfill, Blocks: slices.Clone(r.Blocks),
+		})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -89,7 +95,7 @@ func (d *Declared) Lookup(project string) (Policy, bool) {
 	for _, r := range d.rules {
 		if r.names(project) {
 			p := r.policy(project)
-			p.Manager, p.Revision, p.From = ByConfig, d.revision, r.Backfill.From
+			p.Manager, p.Revision, p.From, p.Blocks = ByConfig, d.revision, r.Backfill.From, r.Blocks
 			return p, true
 		}
 	}

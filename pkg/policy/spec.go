@@ -117,6 +117,9 @@ type Spec struct {
 	Exemptions []Exemption `json:"exemptions,omitempty" key:"exemptions"`
 }
 
+// NeedsTags says whether the tags of a manifest matter.
+func (s Spec) NeedsTags() bool { return !s.Tags.isZero() || s.Untagged == UntaggedExclude }
+
 // FieldError says what is wrong with one field, and what would be right. Its text repeats no value: an annotation may be a
 // secret in the wrong place.
 type FieldError struct{ Field, Want string }

@@ -22,13 +22,15 @@ type Request struct {
 	// Format and Key are those of the signer's configuration where they are empty.
 	Format policy.Format `json:"format,omitempty"`
 	Key    string        `json:"key,omitempty"`
+	// Tags says that the policy looks at tags.
+	Tags bool `json:"tags,omitempty"`
 	// ResignOnRotation asks for further signatures of what is signed already.
 	ResignOnRotation bool `json:"resign_on_rotation,omitempty"`
 }
 
 // RequestFor asks by what a policy says.
 func RequestFor(project string, s policy.Spec) Request {
-	return Request{Project: project, Format: s.Format, Key: s.Key, ResignOnRotation: s.ResignOnRotation}
+	return Request{Project: project, Format: s.Format, Key: s.Key, Tags: s.NeedsTags(), ResignOnRotation: s.ResignOnRotation}
 }
 
 // answer is the other program's.

@@ -36,16 +36,6 @@ type ForReceiver struct {
 	Webhook func(project string, all []artifact.Webhook) (own artifact.Webhook, wrong []string)
 }
 
-// ReceiverRights are what the receiver's account needs in a project.
-func ReceiverRights() []string {
-	needs := receiverNeeds()
-	rights := make([]string, len(needs))
-	for i, n := range needs {
-		rights[i] = n.right
-	}
-	return rights
-}
-
 func receiverNeeds() []need {
 	const lost = "the project's webhook cannot be kept"
 	needs := []need{{right: "project:read", required: true, lost: "the project cannot be read"}}

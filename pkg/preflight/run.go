@@ -10,9 +10,9 @@ import (
 
 const (
 	// maxAtOnce is how many checks of one run ask Harbor at the same time.
-	maxAtOnce = 4
-	// maxTime is what one check may take: a run of a dozen checks stays below the 5 s that an answer over the queue may take
-	// as long as Harbor answers within a second.
+	maxAtOnce = 8
+	// maxTime is what one run may take: less than the 5 s that an answer over the queue may take, so that "Harbor does not
+	// answer" is what whoever asks hears, and not that no signer does.
 	maxTime = 4 * time.Second
 )
 
@@ -26,6 +26,8 @@ type task struct {
 
 // run does all tasks and gives their results in the order of the tasks.
 func run(ctx context.Context, tasks []task) []Check {
+	ctx, cancel := context.WithTimeout(ctx, maxTime)
+	defer cancel()
 	results := make([][]Check, len(tasks))
 	slots := make(chan struct{}, maxAtOnce)
 	var running sync.WaitGroup
@@ -46,8 +48,6 @@ func run(ctx context.Context, tasks []task) []Check {
 
 // guarded makes a failed check of a panic: the others are as important.
 func (t task) guarded(ctx context.Context) (checks []Check) {
-	ctx, cancel := context.WithTimeout(ctx, maxTime)
-	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			checks = []Check{unknown(Check{Name: t.name, Subject: t.subject, Fix: "report this as a defect"}, fmt.Errorf("the check panicked: %v", p))}

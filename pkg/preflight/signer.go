@@ -51,12 +51,13 @@ type need struct {
 	lost     string
 }
 
-func signerNeeds() []need {
+func signerNeeds(r Request) []need {
 	return []need{
 		{right: "repository:pull", required: true, lost: "nothing can be read"},
 		{right: "repository:push", required: true, lost: "no signature can be attached"},
 		{right: "repository:list", required: true, lost: "the sweep cannot see what is there"},
 		{right: "artifact:list", required: true, lost: "the sweep cannot see what is there"},
+		{right: "artifact:read", required: r.Tags, lost: "the tags of an image cannot be asked for, and nothing is ever recorded as gone"},
 		{right: "immutable-tag:list", lost: "a signature that a rule refuses looks like any other refusal"},
 		{right: "audit-log:list", lost: "the sweep of each minute costs a request for each project"},
 	}
@@ -78,13 +79,13 @@ func (s ForSigner) Check(ctx context.Context, r Request) []Check {
 		return run(ctx, tasks)
 	}
 	project := once(func(ctx context.Context) (artifact.Project, error) { return s.Harbor.Project(ctx, r.Project) })
-	rights := once(func(ctx context.Context) ([]string, error) { return missing(ctx, s.Harbor, r.Project, signerNeeds()) })
+	rights := once(func(ctx context.Context) ([]string, error) { return missing(ctx, s.Harbor, r.Project, signerNeeds(r)) })
 	return run(ctx, append(
 		tasks,
 		task{Project, r.Project, func(ctx context.Context) []Check { return []Check{checkProject(ctx, r.Project, s.Account, project)} }},
 		task{ProxyCache, r.Project, func(ctx context.Context) []Check { return []Check{checkProxyCache(ctx, r.Project, project)} }},
 		task{Rights, r.Project, func(ctx context.Context) []Check {
-			return checkRights(ctx, r.Project, s.Account, signerNeeds(), rights)
+			return checkRights(ctx, r.Project, s.Account, signerNeeds(r), rights)
 		}},
 		task{PullPolicy, r.Project, func(ctx context.Context) []Check { return []Check{s.pullPolicy(ctx, r.Project, project, rights)} }},
 		task{Quota, r.Project, func(ctx context.Context) []Check { return []Check{checkQuota(ctx, r.Project, s.Harbor, project)} }},

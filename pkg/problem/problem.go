@@ -35,6 +35,16 @@ type Document struct {
 	Instance string `json:"instance,omitempty"`
 	// Field is an extension of ours: the parameter, or the path in the body, that is wrong.
 	Field string `json:"field,omitempty"`
+	// Errors are all that is wrong, where several fields are; Field is the first of them then.
+	Errors []FieldError `json:"errors,omitempty"`
+	// Checks are what was looked at and found wrong, where that is more than a text can say. They must be JSON.
+	Checks any `json:"checks,omitempty"`
+}
+
+// FieldError is what is wrong with one field.
+type FieldError struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
 }
 
 // Write answers with d. Headers that belong to the status (Retry-After, WWW-Authenticate) must be set before. An error of
@@ -43,7 +53,7 @@ func Write(w http.ResponseWriter, d Document) {
 	d = complete(d)
 	body, err := json.Marshal(d)
 	if err != nil {
-		// Strings and a number always marshal; an empty body with the right status is still an answer.
+		// Only checks that are no JSON do not marshal; an empty body with the right status is still an answer.
 		body = nil
 	}
 	h := w.Header()

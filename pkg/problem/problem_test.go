@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"testing"
 
 	"github.com/gin-gonic/gin"
@@ -24,8 +25,14 @@ func TestWrite(t *testing.T) {
 		},
 		{
 			"everything is kept",
-			problem.Document{Type: "/p/x", Title: "X", Status: 400, Detail: "no", Instance: "/i", Field: "limit"},
-			problem.Document{Type: "/p/x", Title: "X", Status: 400, Detail: "no", Instance: "/i", Field: "limit"},
+			problem.Document{
+				Type: "/p/x", Title: "X", Status: 400, Detail: "no", Instance: "/i", Field: "limit",
+				Errors: []problem.FieldError{{Field: "limit", Detail: "no"}}, Checks: []string{"quota"},
+			},
+			problem.Document{
+				Type: "/p/x", Title: "X", Status: 400, Detail: "no", Instance: "/i", Field: "limit",
+				Errors: []problem.FieldError{{Field: "limit", Detail: "no"}}, Checks: []any{"quota"},
+			},
 		},
 		{
 			"no status is the server's mistake",
@@ -79,7 +86,7 @@ func check(t *testing.T, rec *httptest.ResponseRecorder, want problem.Document) 
 	if err := json.Unmarshal(rec.Body.Bytes(), &got); err != nil {
 		t.Fatalf("body %q is no JSON: %v", rec.Body.String(), err)
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("document = %+v, want %+v", got, want)
 	}
 }

@@ -39,7 +39,8 @@ func answered(err error) bool {
 }
 
 // Record appends an event to the ledger and gives its sequence. An event whose id was recorded within the last 10 minutes
-// is not stored again: the sequence is that of the first.
+// is not stored again: the sequence is that of the first. An event about a project is never stored twice, however long ago
+// its id was recorded, as long as the ledger holds it.
 //
 // A crash or an error before the answer leaves open whether the event is stored; recording it again is safe.
 func (c *Client) Record(ctx context.Context, event artifact.Event) (seq uint64, err error) {
@@ -47,11 +48,31 @@ func (c *Client) Record(ctx context.Context, event artifact.Event) (seq uint64, 
 	if err != nil {
 		return 0, fault.New(fault.Permanent, fault.Malformed, err)
 	}
-	ack, err := c.publish(ctx, streamLedger, LedgerSubject(c.cfg.Harbor, event), data, jetstream.WithMsgID(event.ID))
+	subject, opts := LedgerSubject(c.cfg.Harbor, event), []jetstream.PublishOpt{jetstream.WithMsgID(event.ID)}
+	if event.Kind.OfProject() {
+		// The subject is the event's own: whatever it holds is this event.
+		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(0))
+	}
+	ack, err := c.publish(ctx, streamLedger, subject, data, opts...)
+	if errors.Is(err, errOvertaken) {
+		return c.recorded(ctx, subject)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("recording an event: %w", err)
 	}
 	return ack.Sequence, nil
+}
+
+// recorded gives the sequence of an event that the ledger holds already.
+func (c *Client) recorded(ctx context.Context, subject string) (uint64, error) {
+	msg, err := c.lastMessage(ctx, streamLedger, subject)
+	if err != nil {
+		return 0, fmt.Errorf("recording an event: %w", err)
+	}
+	if msg == nil {
+		return 0, fault.Newf(fault.Transient, fault.QueueUnavailable, "recording an event: it was recorded before, and cannot be read")
+	}
+	return msg.Sequence, nil
 }
 
 // Enqueue puts a request into the queue. duplicate says that one of the same reference and lane is there already; it may

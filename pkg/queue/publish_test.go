@@ -198,6 +198,27 @@ func TestRecordGivesTheFirstSequenceAgain(t *testing.T) {
 	}
 }
 
+// An event about a project is one for good: its subject is its own. Another id of the same subject stands for a repetition that
+// comes when the server has forgotten the id of the first.
+func TestRecordKeepsOneEventOfAProject(t *testing.T) {
+	t.Parallel()
+	client := queuetest.NewClient(t, queuetest.NewServer(t))
+	first := artifact.Event{
+		ID: artifact.EventID(artifact.Drifted, artifact.Ref{}, "demo"), Kind: artifact.Drifted, Project: "demo", Time: time.Now(), CorrelationID: "c",
+	}
+	seq := record(t, client, first)
+	later := first
+	later.ID += "later"
+	if got := record(t, client, later); got != seq {
+		t.Errorf("repeated event has sequence %d, want %d", got, seq)
+	}
+	other := first
+	other.ID = artifact.EventID(artifact.Drifted, artifact.Ref{}, "demo", "other")
+	if got := record(t, client, other); got <= seq {
+		t.Errorf("another event has sequence %d, want more than %d", got, seq)
+	}
+}
+
 func TestLastReceived(t *testing.T) {
 	t.Parallel()
 	server := queuetest.NewServer(t)

@@ -17,8 +17,11 @@ var errWentBack = errors.New("the bucket of policies is older than what this pro
 
 // WatchPolicies hands the entries of this harbor's bucket of policies to apply, one at a time: first all as they are, then,
 // after loaded was called once, each change as it comes. When loaded is called, everything that was confirmed before
-// WatchPolicies was called has been applied. It goes on across lost connections, restarts of the server and a bucket that
+// the reading began has been applied. It goes on across lost connections, restarts of the server and a bucket that
 // was made anew, until ctx ends, and returns the error of ctx.
+//
+// When it was interrupted, lost, which may be nil, is called, and loaded again once everything was read anew: what was confirmed in between may
+// not be known.
 //
 // Revisions of an entry only grow. What changed several times while there was no connection comes once, as it is then; what
 // a bucket that was made anew no longer holds comes as deleted, with a revision above its last one. Deleted entries have
@@ -27,10 +30,16 @@ var errWentBack = errors.New("the bucket of policies is older than what this pro
 //
 // Another error means that the bucket went back, as when an older copy of it was restored: revisions that were seen would
 // come again for other values. It is permanent, and the program has to start again.
-func (c *Client) WatchPolicies(ctx context.Context, apply func(book.Entry), loaded func()) error {
+func (c *Client) WatchPolicies(ctx context.Context, apply func(book.Entry), loaded, lost func()) error {
 	w := &watch{client: c, apply: apply, loaded: loaded, known: map[place]uint64{}, retry: newBackoff()}
 	for {
 		err := w.read(ctx)
+		if w.isLoaded && ctx.Err() == nil {
+			w.isLoaded = false
+			if lost != nil {
+				lost()
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -54,10 +63,12 @@ type place struct {
 type watch struct {
 	client *Client
 	apply  func(book.Entry)
-	loaded func()           // nil once it was called
-	known  map[place]uint64 // revisions that were applied
-	newest uint64           // the highest of them
-	retry  *backoff
+	loaded func()
+	// isLoaded says that loaded was called, and lost was not since.
+	isLoaded bool
+	known    map[place]uint64 // revisions that were applied
+	newest   uint64           // the highest of them
+	retry    *backoff
 }
 
 // read applies all entries as they are and then each change, until something breaks.
@@ -159,8 +170,6 @@ func (w *watch) complete(seen map[place]bool, last uint64) {
 		}
 	}
 	w.retry.reset()
-	if w.loaded != nil {
-		w.loaded()
-		w.loaded = nil
-	}
+	w.isLoaded = true
+	w.loaded()
 }

@@ -28,6 +28,7 @@ type watcher struct {
 	entries map[string]book.Entry // guarded by mu; by kind and project
 	applied []book.Entry          // guarded by mu
 	loads   int                   // guarded by mu
+	losses  int                   // guarded by mu
 }
 
 // watchPolicies starts a watcher and stops it at the end of the test.
@@ -52,8 +53,15 @@ func watchPolicies(t *testing.T, c *queue.Client) *watcher {
 			defer w.mu.Unlock()
 			if w.loads++; w.loads == 1 {
 				close(w.loaded)
-			} else {
-				t.Errorf("loaded was called %d times", w.loads)
+			}
+			if w.loads != w.losses+1 {
+				t.Errorf("loaded was called %d times and lost %d, want them in turn", w.loads, w.losses)
+			}
+		}, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.losses++; w.losses != w.loads {
+				t.Errorf("lost was called %d times and loaded %d, want them in turn", w.losses, w.loads)
 			}
 		})
 	}()
@@ -173,7 +181,7 @@ func TestWatchPassesOverWhatItDoesNotKnow(t *testing.T) {
 		}, func() {
 			b.Loaded()
 			close(loaded)
-		})
+		}, nil)
 	}()
 	receive(t, loaded, "the first values")
 	if p, err := b.Policy(t.Context(), "demo"); err != nil || p.Pause == nil {

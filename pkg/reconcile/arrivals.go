@@ -101,7 +101,7 @@ func (l *look) look(ctx context.Context, a arrival, k artifact.Known) error {
 	}
 	d := policy.Decide(p, s)
 	wanted := d.Sign || d.Reason == policy.Observed && !isObserved(k)
-	if !wanted || !l.open(a, k) {
+	if !wanted || !l.open(p, a, k) {
 		l.r.metrics.manifests.WithLabelValues(Recent, "known").Inc()
 		return nil
 	}
@@ -137,10 +137,12 @@ func (l *look) look(ctx context.Context, a arrival, k artifact.Known) error {
 }
 
 // open says whether nobody cares for a digest, as far as the ledger knows.
-func (l *look) open(a arrival, k artifact.Known) bool {
+func (l *look) open(p policy.Policy, a arrival, k artifact.Known) bool {
 	switch k.State {
-	case "", isGone, isSkipped, isUnsigned, isBlocked:
+	case "", isGone, isSkipped, isBlocked:
 		return true
+	case isUnsigned: // where its signature was removed, that may be all that is to be said
+		return len(k.Signatures) == 0 || p.Restore != policy.RestoreAlert
 	case isPending, isFailed:
 		return l.checking && l.now.Sub(a.at) > stuckAfter
 	default: // signed, or a dead letter

@@ -185,7 +185,7 @@ func emulated(t *testing.T, h *harbortest.Harbor, budget *reconcile.Budget) *har
 }
 
 // declared is a book in which the configuration file signs all projects.
-func declared(t *testing.T) *book.Book {
+func declared(t *testing.T) live {
 	t.Helper()
 	rules, err := policy.NewDeclared([]policy.Rule{{
 		Projects: []string{"team-*"}, Spec: policy.Spec{Mode: policy.ModeSign}, Backfill: policy.Backfill{Choice: "all"},
@@ -200,5 +200,12 @@ func declared(t *testing.T) *book.Book {
 	b := book.New(policy.Terms{})
 	b.Apply(book.Entry{Kind: book.Declared, Value: value, Revision: 1})
 	b.Loaded()
-	return b
+	return live{b, noBucket{}}
+}
+
+// noBucket holds nothing beside what the book knows.
+type noBucket struct{}
+
+func (noBucket) GetPolicy(context.Context, book.Kind, string) (book.Entry, error) {
+	return book.Entry{}, nil
 }

@@ -27,8 +27,9 @@ const (
 // full sweeps a project.
 func (r *Reconciler) full(ctx context.Context, project string, slot int64) error {
 	log := r.cfg.Logger.With().Str("project", project).Int64("slot", slot).Logger()
-	p, err := r.cfg.Policies.Policy(ctx, project)
-	if errors.Is(err, policy.ErrNotLoaded) {
+	// Who asked for a sweep may just have changed the policy.
+	p, err := r.cfg.Policies.Fresh(ctx, project)
+	if errors.Is(err, policy.ErrNotLoaded) || err != nil && fault.Of(err).Reason == fault.QueueUnavailable {
 		return fault.After(5*time.Second, fault.PolicyUnreadable, err)
 	}
 	if err != nil {

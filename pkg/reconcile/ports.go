@@ -47,9 +47,11 @@ type State interface {
 	SaveState(ctx context.Context, kind, key string, value []byte, expect uint64) (revision uint64, err error)
 }
 
-// Policies are the policies of all projects as they are now; an error means that they could not be read. *book.Book is one.
+// Policies are the policies of all projects as they are now; an error means that they could not be read. A book and its bucket are one.
 type Policies interface {
 	Policy(ctx context.Context, project string) (policy.Policy, error)
+	// Fresh is Policy, behind no change that was confirmed before.
+	Fresh(ctx context.Context, project string) (policy.Policy, error)
 	// Projects gives the names of those that are named somewhere, and says whether others may be meant, by globs.
 	Projects() (names []string, globs bool, err error)
 	// Enabled gives the names of those for which something is done, also beside an error; listed are those that globs may mean.

@@ -6,26 +6,35 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // listedFor is how long the list of Harbor's projects is used: that is after how long a new project is found that a glob
 // means.
 const listedFor = 5 * time.Minute
 
+// loadingPause is how soon it is tried again while the policies are being read.
+const loadingPause = 200 * time.Millisecond
+
 // Run proposes ticks until ctx ends: one for recent sweeps at each of their intervals, and one for each project at each part
 // of the interval of full sweeps.
 func (r *Reconciler) Run(ctx context.Context) error {
 	for {
-		if err := r.propose(ctx); err != nil && ctx.Err() == nil {
+		err := r.propose(ctx)
+		wait := min(r.cfg.RecentInterval, r.calendar.step())
+		next := time.Until(time.Now().Truncate(wait).Add(wait))
+		switch {
+		case errors.Is(err, policy.ErrNotLoaded):
+			next = min(next, loadingPause) // at the start: nothing is wrong
+		case err != nil && ctx.Err() == nil:
 			r.metrics.proposeErrors.Inc()
 			r.cfg.Logger.Warn().Err(err).Msg("proposing sweeps failed: another replica or the next interval will do it")
 		}
-		wait := min(r.cfg.RecentInterval, r.calendar.step())
-		next := time.Now().Truncate(wait).Add(wait)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Until(next)):
+		case <-time.After(next):
 		}
 	}
 }

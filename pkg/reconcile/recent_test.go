@@ -156,6 +156,23 @@ func TestAnOldPushStaysCut(t *testing.T) {
 	})
 }
 
+// TestARecentPushWhoseSignatureWasRemoved is left alone where the policy says that it is.
+func TestARecentPushWhoseSignatureWasRemoved(t *testing.T) {
+	for restore, want := range map[policy.Restore]bool{policy.RestoreSign: true, policy.RestoreAlert: false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.policy(func(p *policy.Policy) { p.Restore = restore })
+			ref := w.push(t, "app", "v1", true)
+			w.tellSigned(t, ref, activeKey, "app")
+			w.tell(t, artifact.Event{Kind: artifact.Removed, Ref: ref})
+			w.minute(t, w.reconciler(t))
+			if _, asked := w.waiting[ref]; asked != want {
+				t.Errorf("restore %s: asked %t, want %t", restore, asked, want)
+			}
+		})
+	}
+}
+
 // TestRequestsOfAnIncrementalMinute: in proportion to the pushes with the feed, to the projects without it.
 func TestRequestsOfAnIncrementalMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package signing
 import (
 	"context"
 	"fmt"
+	"reflect"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -25,12 +26,14 @@ func (s *Service) policyOf(ctx context.Context, ref artifact.Ref) (policy.Policy
 	return p, nil
 }
 
-// paused gives the fault of a request that has to wait. One that nothing would be done about does not.
-func paused(p policy.Policy) error {
+// paused gives the fault of a request that has to wait. One that nothing would be done about does not. The longer a pause has
+// lasted, the more seldom a request asks for its end: a hundred thousand of them would keep the queue busy otherwise.
+func (s *Service) paused(p policy.Policy) error {
 	if p.Pause == nil || !policy.Admit(p).Sign {
 		return nil
 	}
-	return fault.Newf(fault.Transient, fault.Paused, "signing is paused by %.64q: %.200q", p.Pause.By, p.Pause.Reason)
+	wait := min(max(s.cfg.Now().Sub(p.Pause.At)/2, leastPause), lastDelay)
+	return fault.After(wait, fault.Paused, fmt.Errorf("signing is paused by %.64q: %.200q", p.Pause.By, p.Pause.Reason))
 }
 
 // admit decides for the project. One of another id is another project under the same name, for which nobody has enabled
@@ -41,6 +44,12 @@ func (s *Service) admit(ctx context.Context, ref artifact.Ref, p policy.Policy) 
 		return d, nil
 	}
 	id, err := s.cfg.Harbor.ProjectID(ctx, ref.Project())
+	if err == nil && id != p.ProjectID {
+		// It may be the id of before the project was made anew, for which signing was enabled just now.
+		var now artifact.Project
+		now, err = s.cfg.Harbor.Project(ctx, ref.Project())
+		id = now.ID
+	}
 	if err != nil {
 		f := fault.Of(err)
 		if f.Kind == fault.Gone {
@@ -109,7 +118,7 @@ func (s *Service) decideAgain(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	if err := paused(p); err != nil {
+	if err := s.paused(p); err != nil {
 		return err
 	}
 	d, err := s.admit(ctx, ref, p)
@@ -124,6 +133,18 @@ func (s *Service) decideAgain(ctx context.Context, j *job) error {
 		return &changedError{d}
 	}
 	return nil
+}
+
+// overtaken says whether an outcome that rests on the policy's word is that of an older policy. Nobody would come back to it.
+func (s *Service) overtaken(ctx context.Context, j *job, out outcome) (bool, error) {
+	if out.reason == "" || out.reason == policy.IsAccessory {
+		return false, nil
+	}
+	fresh, err := s.cfg.Policies.Fresh(ctx, j.request.Ref.Project())
+	if err != nil {
+		return false, fault.Newf(fault.Transient, fault.PolicyUnreadable, "reading the policy again: %w", err)
+	}
+	return !reflect.DeepEqual(fresh, j.policy), nil
 }
 
 // notSigned is the outcome of a decision that says no.

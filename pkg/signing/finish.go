@@ -23,8 +23,8 @@ const (
 	lastDelay  = 5 * time.Minute
 )
 
-// pauseDelay is how long a request waits at most before it asks whether signing is still paused.
-const pauseDelay = 30 * time.Second
+// leastPause is how long a request waits at most, at the beginning of a pause, before it asks whether that has ended.
+const leastPause = 30 * time.Second
 
 // requeueTimeout bounds the look for a push that came in during the work.
 const requeueTimeout = 5 * time.Second
@@ -195,7 +195,8 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 
 // postpone lets a request wait until signing is resumed, however long that takes: it is no failure of the digest.
 func (s *Service) postpone(ctx context.Context, j *job, f fault.Error, log zerolog.Logger) {
-	delay := pauseDelay - rand.N(pauseDelay/2) //nolint:gosec // spreads load, keeps no secret
+	wait := max(f.RetryAfter, leastPause)
+	delay := wait - rand.N(wait/2) //nolint:gosec // spreads load, keeps no secret
 	s.metrics.failed(artifact.Failed, f)
 	log.Debug().Err(f.Err).Dur("delay_ms", delay).Msg("signing is paused: the request waits")
 	if err := j.delivery.Retry(ctx, delay); err != nil {

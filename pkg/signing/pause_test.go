@@ -110,6 +110,24 @@ func TestAPauseHoldsNothingElse(t *testing.T) {
 	wantEnd(t, w, ref, artifact.Skipped, policy.NotEnabled)
 }
 
+// TestALongPauseIsAskedAboutSeldom: whatever waits comes back less and less often, and within five minutes of the end.
+func TestALongPauseIsAskedAboutSeldom(t *testing.T) {
+	for lasted, want := range map[time.Duration][2]time.Duration{
+		0: {15 * time.Second, 30 * time.Second}, 4 * time.Minute: {time.Minute, 2 * time.Minute}, 24 * time.Hour: {150 * time.Second, 5 * time.Minute},
+	} {
+		w := newWorld(t, "demo")
+		w.change(func(p *policy.Policy) {
+			p.Pause = &policy.Pause{Paused: true, By: "ann", At: time.Now().Add(-lasted)}
+		})
+		s, _ := newService(t, w)
+		d := &delivery{w: w, request: w.waiting[w.push(t, "demo/app", ociImage, image)], attempts: 1, firstSeen: time.Now()}
+		s.Handle(t.Context(), d)
+		if d.ended != "retry" || d.delay < want[0] || d.delay > want[1]+time.Second {
+			t.Errorf("paused for %s: ended %q with delay %s, want retry with %s to %s", lasted, d.ended, d.delay, want[0], want[1])
+		}
+	}
+}
+
 // TestAPausedRequestAgesFromTheResume: it has waited without a fault, and is not given up for that.
 func TestAPausedRequestAgesFromTheResume(t *testing.T) {
 	for _, tt := range []struct {

@@ -83,6 +83,8 @@ type Harbor interface {
 	// ProjectID gives Harbor's id of the project, which may be some seconds old. The fault is Gone if there is none,
 	// or none that the account may see.
 	ProjectID(ctx context.Context, project string) (int64, error)
+	// Project gives the project as it is now; the fault is as that of ProjectID.
+	Project(ctx context.Context, project string) (artifact.Project, error)
 	// Artifact gives what Harbor lists about a manifest; its tags are asked for. The fault is Gone if Harbor does not list it.
 	Artifact(ctx context.Context, ref artifact.Ref) (artifact.Listed, error)
 	// Bundles says whether Harbor takes a bundle for a signature, and which version it is.
@@ -113,7 +115,10 @@ type Queue interface {
 
 // Policies gives the policy of a project as it is now. An error means that it could not be read, never "not enabled".
 type Policies interface {
+	// Policy may be behind a change that somebody has just been told of, by milliseconds.
 	Policy(ctx context.Context, project string) (policy.Policy, error)
+	// Fresh is behind no change that was confirmed before. It costs some questions to the queue.
+	Fresh(ctx context.Context, project string) (policy.Policy, error)
 }
 
 // Delivery is one attempt at one request. Exactly one of Done, Retry and Bury ends it; until then the queue gives the

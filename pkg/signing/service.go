@@ -36,6 +36,9 @@ const (
 // pushedSize is of how many repositories it is remembered that they have the constant configuration.
 const pushedSize = 10_000
 
+// policyTries bounds how often one attempt meets a policy that is changed meanwhile.
+const policyTries = 3
+
 // Config is what a Service needs.
 type Config struct {
 	Registry Registry
@@ -187,7 +190,7 @@ func (s *Service) try(ctx context.Context, j *job) (out outcome, err error) {
 			err = fault.Newf(fault.Transient, fault.Unknown, "the program panicked: %v", cause)
 		}
 	}()
-	out, err = s.attempt(ctx, j)
+	out, err = s.attemptFresh(ctx, j)
 	if err != nil && s.projectIsGone(ctx, j, err) {
 		out, err = outcome{kind: artifact.Vanished}, nil
 	}
@@ -195,6 +198,20 @@ func (s *Service) try(ctx context.Context, j *job) (out outcome, err error) {
 		return out, err
 	}
 	return out, s.finish(ctx, j, out)
+}
+
+// attemptFresh repeats an attempt that ended by a policy which was changed meanwhile.
+func (s *Service) attemptFresh(ctx context.Context, j *job) (outcome, error) {
+	for range policyTries {
+		out, err := s.attempt(ctx, j)
+		if err != nil {
+			return out, err
+		}
+		if old, err := s.overtaken(ctx, j, out); err != nil || !old {
+			return out, err
+		}
+	}
+	return outcome{}, fault.Newf(fault.Transient, fault.PolicyUnreadable, "the policy was changed %d times during the attempt", policyTries)
 }
 
 // attempt does the work of one delivery up to the point where its outcome is certain. Until then nothing is lost by a
@@ -207,7 +224,7 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	if j.policy, err = s.policyOf(ctx, ref); err != nil {
 		return outcome{}, err
 	}
-	if err := paused(j.policy); err != nil {
+	if err := s.paused(j.policy); err != nil {
 		return outcome{}, err
 	}
 	if err := s.lookBack(ctx, j); err != nil {

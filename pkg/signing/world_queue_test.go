@@ -49,6 +49,20 @@ func (w *world) ProjectID(ctx context.Context, _ string) (id int64, err error) {
 	return id, err
 }
 
+func (w *world) Project(ctx context.Context, name string) (p artifact.Project, err error) {
+	err = w.do(ctx, "get project", func() error {
+		p = artifact.Project{ID: w.projectID, Name: name}
+		if w.madeAnew != 0 {
+			p.ID = w.madeAnew
+		}
+		if !w.exists {
+			return notFound("project")
+		}
+		return nil
+	})
+	return p, err
+}
+
 func (w *world) Artifact(ctx context.Context, ref artifact.Ref) (l artifact.Listed, err error) {
 	err = w.do(ctx, "get artifact", func() error {
 		l = artifact.Listed{Ref: ref, Tags: w.tags[ref]}
@@ -130,6 +144,18 @@ func (w *world) Policy(_ context.Context, project string) (policy.Policy, error)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.policies[project], nil
+}
+
+// Fresh brings what unseen holds, which Policy does not know before.
+func (w *world) Fresh(ctx context.Context, project string) (policy.Policy, error) {
+	w.mu.Lock()
+	unseen := w.unseen
+	w.unseen = nil
+	w.mu.Unlock()
+	if unseen != nil {
+		w.change(unseen)
+	}
+	return w.Policy(ctx, project)
 }
 
 // delivery is one attempt; the request stays in the world until it is ended.

@@ -45,7 +45,11 @@ type world struct {
 	exists    bool     // whether Harbor says that the project exists
 	existsErr error
 	projectID int64 // Harbor's id of every project
-	tags      map[artifact.Ref][]string
+	// madeAnew is the project's id by now, which ProjectID does not know yet; 0 for the same.
+	madeAnew int64
+	// unseen is a change of the policy that Policy does not show yet; nil if there is none.
+	unseen func(*policy.Policy)
+	tags   map[artifact.Ref][]string
 
 	operations []string                      // names, in order
 	fail       func(n int, name string) mode // asked for each operation, counted from 1

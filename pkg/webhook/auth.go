@@ -58,7 +58,7 @@ func newAuthenticator(paths []string, own Secrets, logger zerolog.Logger) (*auth
 
 // allows says whether the request carries exactly one Authorization header with one of the values. Hashes of equal length
 // are compared, each in constant time and all of them, so that the time tells neither how much of a value was right, nor
-// its length, nor which file it matched. What a file holds counts whether the projects' own secrets are known or not.
+// its length, nor which file it matched. What a file holds counts for projects without a secret of their own.
 func (a *authenticator) allows(ctx context.Context, project string, header http.Header) (bool, error) {
 	values := header.Values("Authorization")
 	if len(values) != 1 {
@@ -69,10 +69,15 @@ func (a *authenticator) allows(ctx context.Context, project string, header http.
 	for _, want := range a.hashes() {
 		match |= subtle.ConstantTimeCompare(got[:], want[:])
 	}
-	if match == 1 || a.own == nil {
+	switch {
+	case a.own == nil:
 		return match == 1, nil
+	case match == 1:
+		has, err := a.own.Has(ctx, project)
+		return !has && err == nil, err
+	default:
+		return a.own.Accepts(ctx, project, values[0])
 	}
-	return a.own.Accepts(ctx, project, values[0])
 }
 
 // hashes gives the hashes that count now.

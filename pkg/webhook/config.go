@@ -43,6 +43,8 @@ type Secrets interface {
 	// Accepts says whether the value of an Authorization header is a secret of the project. An error means that it is not
 	// known at the moment, and Harbor is told to try again; it holds no part of the value. Nothing is written.
 	Accepts(ctx context.Context, project, authorization string) (bool, error)
+	// Has says whether the project has a secret of its own: then no other one counts for it. The error is as that of Accepts.
+	Has(ctx context.Context, project string) (bool, error)
 }
 
 // Queue takes what follows from a push. Both methods make one attempt, must be safe for concurrent use and return when ctx
@@ -59,7 +61,8 @@ type Queue interface {
 
 // Config is what a handler needs. Fields without a default in their comment are required.
 type Config struct {
-	// SecretFiles name the files that each hold one value of the Authorization header that lets deliveries of any project in.
+	// SecretFiles name the files that each hold one value of the Authorization header that lets deliveries of any project in that
+	// has no secret of its own: whoever may see one project's webhooks in Harbor knows it.
 	// They are read again when they change. There may be none where Secrets is set.
 	SecretFiles []string
 	// Secrets knows what lets deliveries of one project in, at that project's address alone. It is asked after the files. Nil

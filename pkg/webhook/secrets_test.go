@@ -24,8 +24,13 @@ func (s secrets) Accepts(_ context.Context, project, authorization string) (bool
 	return s.values[project] == authorization, s.err
 }
 
+func (s secrets) Has(_ context.Context, project string) (bool, error) {
+	return s.values[project] != "", s.err
+}
+
 func TestAProjectsSecretOpensItsOwnDoorAlone(t *testing.T) {
 	const ofDemo, ofOther = "Bearer secret-of-demo", "Bearer secret-of-other"
+	others := secrets{values: map[string]string{"other": ofOther}}
 	own := secrets{values: map[string]string{"demo": ofDemo, "other": ofOther}}
 	away := secrets{err: errors.New("the bucket is not read yet")}
 	tests := []struct {
@@ -38,11 +43,12 @@ func TestAProjectsSecretOpensItsOwnDoorAlone(t *testing.T) {
 		{"its own", true, own, ofDemo, http.StatusAccepted},
 		{"its own, and no file", false, own, ofDemo, http.StatusAccepted},
 		{"another project's", true, own, ofOther, http.StatusUnauthorized},
-		{"the file's", true, own, authorization, http.StatusAccepted},
+		{"the file's, where it has one of its own", true, own, authorization, http.StatusUnauthorized},
+		{"the file's, where it has none of its own", true, others, authorization, http.StatusAccepted},
 		{"the file's, where there is none", false, own, authorization, http.StatusUnauthorized},
 		{"none", true, own, "", http.StatusUnauthorized},
 		{"not loaded", true, away, ofDemo, http.StatusServiceUnavailable},
-		{"the file's, not loaded", true, away, authorization, http.StatusAccepted},
+		{"the file's, not loaded", true, away, authorization, http.StatusServiceUnavailable},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -109,6 +115,8 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 type stuckSecrets struct{}
 
 func (stuckSecrets) Accepts(ctx context.Context, _, _ string) (bool, error) { return false, stuck(ctx) }
+
+func (stuckSecrets) Has(ctx context.Context, _ string) (bool, error) { return false, stuck(ctx) }
 
 func TestStuckSecretsAreNotWaitedFor(t *testing.T) {
 	d := newDoor(t, func(c *webhook.Config) { c.Secrets = stuckSecrets{} })

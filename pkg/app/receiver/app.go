@@ -29,6 +29,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/lifecycle"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
+	"github.com/harborseal/harborseal/pkg/preflight"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/reconcile"
 	"github.com/harborseal/harborseal/pkg/telemetry"
@@ -183,7 +184,7 @@ func (a *App) buildAPI() (*api.API, error) {
 		return nil, err
 	}
 	return api.New(api.Config{
-		Signatures: a.store, Projects: a.enroll, Policies: a.policies, Access: guard,
+		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, Access: guard,
 		Registry: a.cfg.Harbor.PublicHost, Keys: keys, Logger: a.logger,
 	})
 }
@@ -277,17 +278,19 @@ func (a *App) addWork(g *lifecycle.Group, projector *ledger.Projector) {
 	add("ledger projection", projector.Run)
 	add("answers about digests", a.answer(reconcile.TopicKnown, reconcile.AnswerKnown(a.store)))
 	add("answers about projects", a.answer(reconcile.TopicUnits, reconcile.AnswerUnits(a.store)))
+	add("answers to the doctor", a.answer(preflight.ReceiverTopic, preflight.ReceiverHandler(a.preflight)))
 	add("watching policies", func(ctx context.Context) error {
-		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded)
+		// While changes may be missed, webhooks go by what is known: the signers decide.
+		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded, nil)
 	})
 	add("declaring policies", a.declare)
+	add("proposing drift checks", a.enroll.Run)
 	if a.harbor == nil {
 		return
 	}
-	add("proposing drift checks", a.enroll.Run)
 	add("drift checks", func(ctx context.Context) error {
 		return a.queue.ConsumeTicks(ctx, enroll.DriftTick, checksAtOnce, func(ctx context.Context, t queue.Tick) error {
-			return a.enroll.Check(ctx, t.Key)
+			return a.enroll.Tick(ctx, t.Key, t.Slot)
 		})
 	})
 }

@@ -25,7 +25,9 @@ func (a *App) preflight(ctx context.Context, project string) []preflight.Check {
 	}
 	f := preflight.ForReceiver{Harbor: a.harbor, Account: account, WebhookURL: a.cfg.Webhook.URL}
 	if p, err := a.policies.Policy(ctx, project); err != nil || p.Enabled() {
-		f.Webhook = func(name string, all []artifact.Webhook) (artifact.Webhook, []string) { return a.ownWebhook(ctx, name, all) }
+		f.Webhook = func(name string, all []artifact.Webhook) (artifact.Webhook, []string) {
+			return a.ownWebhook(ctx, name, all)
+		}
 	}
 	return f.Check(ctx, project)
 }

@@ -164,7 +164,7 @@ func (a *App) Run(ctx context.Context) error {
 	shell.AddListener(g, "ops listener", a.ops)
 	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
 	g.Go("watching policies", func(ctx context.Context) error {
-		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded)
+		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded, a.policies.Lost)
 	})
 	g.Go("presence", func(ctx context.Context) error { return a.queue.Announce(ctx, peerGroup) })
 	g.Go("answers to pre-checks", func(ctx context.Context) error {
@@ -215,7 +215,7 @@ func (a *App) sign(ctx context.Context) error {
 	e := &a.engine
 	service, err := signing.New(signing.Config{
 		Registry: a.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Verifier: e.verifier, Merger: e.merger, Harbor: a.harbor,
-		Queue: a.queue, Policies: a.policies, Watch: e.watch,
+		Queue: a.queue, Policies: policies{a.policies, a.queue}, Watch: e.watch,
 		MaxAge: a.cfg.Sign.MaxAge, Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
@@ -257,7 +257,7 @@ func (a *App) startReconciler(context.Context) error {
 		return err
 	}
 	a.reconciler, err = reconcile.New(reconcile.Config{
-		Harbor: a.listing, Queue: a.queue, State: a.queue, Policies: a.policies, Memory: memory, Verifier: a.engine.review,
+		Harbor: a.listing, Queue: a.queue, State: a.queue, Policies: policies{a.policies, a.queue}, Memory: memory, Verifier: a.engine.review,
 		Budget: a.budget, Interval: a.cfg.Sweep.Full, RecentInterval: a.cfg.Sweep.Incremental, OwnAccounts: []string{a.cfg.Harbor.Username},
 		Logger: a.logger, Registerer: a.registry,
 	})

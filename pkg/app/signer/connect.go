@@ -40,7 +40,7 @@ func readPolicies(ctx context.Context, client *queue.Client, apply func(book.Ent
 	err := client.WatchPolicies(ctx, apply, func() {
 		loaded = true
 		cancel()
-	})
+	}, nil)
 	if loaded {
 		return nil
 	}

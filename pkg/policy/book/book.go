@@ -108,6 +108,35 @@ func (b *Book) Loaded() {
 	b.loaded = true
 }
 
+// Lost says that changes may be missed from now on: nothing is answered before everything was read again, and Loaded called.
+func (b *Book) Lost() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loaded = false
+}
+
+// Bucket is where the entries are kept.
+type Bucket interface {
+	// GetPolicy gives an entry as it is now, with a zero Value if there is none.
+	GetPolicy(ctx context.Context, kind Kind, project string) (Entry, error)
+}
+
+// Refresh gives the policy of a project after all that it is made of was read from the bucket itself. It is for conclusions
+// that nobody comes back to: changes reach a book later than whoever has made them is answered.
+func (b *Book) Refresh(ctx context.Context, bucket Bucket, project string) (policy.Policy, error) {
+	for _, at := range []struct {
+		kind    Kind
+		project string
+	}{{Declared, ""}, {Policy, project}, {State, project}, {Pause, ""}, {Pause, project}} {
+		e, err := bucket.GetPolicy(ctx, at.kind, at.project)
+		if err != nil {
+			return policy.Policy{}, fmt.Errorf("reading the policy of %q from the bucket: %w", project, err)
+		}
+		b.Apply(e)
+	}
+	return b.Policy(ctx, project)
+}
+
 // Policy gives the policy of a project as it is now. A project that nobody enabled has one that is not enabled; an error
 // means that it is not known.
 func (b *Book) Policy(_ context.Context, project string) (policy.Policy, error) {
@@ -128,10 +157,13 @@ func (b *Book) lookup(project string) (policy.Policy, error) {
 	if b.declared.value != nil {
 		p, found = b.declared.value.Lookup(project)
 	}
-	if kept := b.policies[project]; !found {
-		if kept.err != nil {
-			return policy.Policy{}, kept.err
-		}
+	kept := b.policies[project]
+	if kept.err != nil {
+		return policy.Policy{}, kept.err // it may forbid something, whatever the file says
+	}
+	if found {
+		p.Blocks = slices.Concat(p.Blocks, kept.value.Blocks)
+	} else {
 		p = kept.value
 	}
 	p.Project = project

@@ -1,6 +1,7 @@
 package book_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,6 +103,30 @@ func TestTheFileComesFirst(t *testing.T) {
 	}
 }
 
+// A block is a veto: it counts wherever it stands.
+func TestBlocksOfBoth(t *testing.T) {
+	b := newBucket(t)
+	own := document("demo", policy.ModeSign)
+	own.Blocks = []policy.Block{{Digest: "sha256:a", Reason: "r", By: "jane"}}
+	b.put(book.Policy, "demo", own)
+	blocked := policy.Block{Digest: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", Reason: "r"}
+	d, err := policy.NewDeclared([]policy.Rule{{
+		Projects: []string{"*"}, Spec: policy.Spec{Mode: policy.ModeSign}, Backfill: policy.Backfill{Choice: "all"}, Blocks: []policy.Block{blocked},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.put(book.Declared, "", d)
+	b.book.Loaded()
+	if got := b.policy("demo").Blocks; len(got) != 2 || got[0].Digest != blocked.Digest || got[1].By != "jane" {
+		t.Errorf("got %+v, want that of the file and that of the API", got)
+	}
+	b.raw(book.Policy, "demo", []byte(`{"v":2}`))
+	if _, err := b.book.Policy(t.Context(), "demo"); err == nil {
+		t.Error("a document that cannot be read may block something: got no error")
+	}
+}
+
 func TestTermsOfTheSignerAreForWhatIsLeftOpen(t *testing.T) {
 	b := newBucket(t)
 	own := document("own", policy.ModeSign)
@@ -198,6 +223,58 @@ func TestSuspended(t *testing.T) {
 	b.put(book.Declared, "", declared(t, policy.ModeSign, "demo"))
 	if p := b.policy("demo"); p.SuspendedFor != 0 {
 		t.Errorf("a policy that goes by the name is not suspended: got %+v", p)
+	}
+}
+
+type entries map[string]book.Entry
+
+func (e entries) GetPolicy(_ context.Context, kind book.Kind, project string) (book.Entry, error) {
+	if e == nil {
+		return book.Entry{}, errors.New("no answer")
+	}
+	return e[string(kind)+" "+project], nil
+}
+
+// What the bucket holds by now counts, whatever the watch has brought.
+func TestRefresh(t *testing.T) {
+	b := newBucket(t)
+	b.put(book.Policy, "demo", document("demo", policy.ModeOff))
+	b.book.Loaded()
+	data, err := document("demo", policy.ModeSign).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause, err := policy.Pause{Paused: true}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket := entries{
+		"policy demo": {Kind: book.Policy, Project: "demo", Value: data, Revision: 5},
+		"pause ":      {Kind: book.Pause, Value: pause, Revision: 6},
+	}
+	p, err := b.book.Refresh(t.Context(), bucket, "demo")
+	if err != nil || p.Revision != "api-5" || p.Pause == nil {
+		t.Errorf("got %+v, %v, want what the bucket holds", p, err)
+	}
+	if p := b.policy("demo"); p.Revision != "api-5" {
+		t.Errorf("from then on: got %+v", p)
+	}
+	if _, err := b.book.Refresh(t.Context(), entries(nil), "demo"); err == nil {
+		t.Error("no answer of the bucket: got no error")
+	}
+}
+
+func TestLost(t *testing.T) {
+	b := newBucket(t)
+	b.put(book.Policy, "demo", document("demo", policy.ModeSign))
+	b.book.Loaded()
+	b.book.Lost()
+	if _, err := b.book.Policy(t.Context(), "demo"); !errors.Is(err, policy.ErrNotLoaded) {
+		t.Errorf("while changes may be missed: got %v, want ErrNotLoaded", err)
+	}
+	b.book.Loaded()
+	if p := b.policy("demo"); !p.Enabled() {
+		t.Errorf("read again: got %+v", p)
 	}
 }
 

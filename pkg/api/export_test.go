@@ -1,0 +1,13 @@
+package api
+
+// The bodies of answers and requests, for the comparison with the document.
+type (
+	ProjectAnswer    = projectAnswer
+	ProjectsAnswer   = projectsAnswer
+	ProjectRow       = projectRow
+	RotationAnswer   = rotationAnswer
+	EventsAnswer     = eventsAnswer
+	SignaturesAnswer = signaturesAnswer
+	SweepAnswer      = sweepAnswer
+	BlockRequest     = blockRequest
+)
