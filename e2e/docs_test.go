@@ -17,32 +17,46 @@ import (
 	"testing"
 )
 
-// TestOperationsReasons holds the table of reasons to the reasons that the programs have.
+// TestOperationsReasons holds the tables of reasons to the reasons that the programs have.
 func TestOperationsReasons(t *testing.T) {
 	t.Parallel()
-	section := readSection(t, "../docs/operations.md", "## When something fails")
-	documented := make(map[string]bool)
-	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+) \\|").FindAllStringSubmatch(section, -1) {
-		for _, reason := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(row[1], -1) {
-			documented[reason[1]] = true
+	tests := []struct {
+		page     string
+		heading  string
+		dirs     []string
+		typeName string
+		least    int
+	}{
+		{"../docs/operations.md", "## When something fails", []string{"../pkg/fault", "../pkg/policy"}, "Reason", 40},
+		{"../docs/operations.md", "## When Harbor drifts", []string{"../pkg/enroll"}, "reason", 15},
+		{"../docs/admins.md", "## What goes wrong in Harbor", []string{"../pkg/enroll"}, "reason", 15},
+	}
+	for _, tt := range tests {
+		section := readSection(t, tt.page, tt.heading)
+		documented := make(map[string]bool)
+		for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+) \\|").FindAllStringSubmatch(section, -1) {
+			for _, reason := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(row[1], -1) {
+				documented[reason[1]] = true
+			}
 		}
-	}
-	known := make(map[string]bool)
-	for _, dir := range []string{"../pkg/fault", "../pkg/policy"} {
-		constants(t, dir, "Reason", func(value string) { known[value] = true })
-	}
-	if len(known) < 20 {
-		t.Fatalf("reasons in the source: got only %d, are they declared in another way now?", len(known))
-	}
-	for reason := range known {
-		// The last row names two reasons of the receiver's log outside its first column.
-		if !documented[reason] && !strings.Contains(section, "`"+reason+"`") {
-			t.Errorf("docs/operations.md does not explain the reason %q", reason)
+		delete(documented, "reason") // the heading of a column
+		known := make(map[string]bool)
+		for _, dir := range tt.dirs {
+			constants(t, dir, tt.typeName, func(value string) { known[value] = true })
 		}
-	}
-	for reason := range documented {
-		if !known[reason] {
-			t.Errorf("docs/operations.md explains %q, which is no reason of the programs", reason)
+		if len(known) < tt.least {
+			t.Fatalf("reasons in %s: got only %d, are they declared in another way now?", tt.dirs, len(known))
+		}
+		for reason := range known {
+			// One row names two reasons of the receiver's log outside its first column.
+			if !documented[reason] && !strings.Contains(section, "`"+reason+"`") {
+				t.Errorf("%s, %q, does not explain the reason %q", tt.page, tt.heading, reason)
+			}
+		}
+		for reason := range documented {
+			if !known[reason] {
+				t.Errorf("%s, %q, explains %q, which is no reason of the programs", tt.page, tt.heading, reason)
+			}
 		}
 	}
 }
@@ -56,7 +70,7 @@ func TestOperationsMetrics(t *testing.T) {
 	for _, name := range regexp.MustCompile("`(harborseal_[a-z_]+)").FindAllStringSubmatch(section, -1) {
 		documented[name[1]] = true
 	}
-	w := newWorld(t)
+	w := newManaged(t, env.harbor, someProjects(1))
 	shown := make(map[string]bool)
 	for _, program := range append(w.Signers, w.Receiver) {
 		metrics, err := w.Metrics(t.Context(), program)

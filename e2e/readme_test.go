@@ -41,7 +41,7 @@ func TestReadme(t *testing.T) {
 	var script strings.Builder
 	script.WriteString(readmePrologue)
 	r.add(t, &script, "README.md", indented(section, 7), r.readmeReplacements(t, section))
-	// What was there before is signed by the sweep, which needs the robot's right to list.
+	// What was there before is signed by the sweep that enabling asks for.
 	for _, cosign := range []string{r.cosign, tool(t, harness.EnvCosignV3)} {
 		fmt.Fprintf(&script, "eventually %q verify --key images-2026.pub --trusted-root no-logs.json --insecure-ignore-tlog %s/demo/before:v1\n",
 			cosign, r.harbor.Host)
@@ -76,6 +76,10 @@ eventually() {
 settled() {
   "$@" > "$HOME/report.out" && cat "$HOME/report.out" && grep -q '"state":"signed"' "$HOME/report.out" && ! grep -q '"state":"pending"' "$HOME/report.out" &&
     grep -q '"tags":\["v1"\]' "$HOME/report.out" # the webhook has come; a sweep may have been quicker
+}
+covered() {
+  "$@" > "$HOME/coverage.out" && cat "$HOME/coverage.out" &&
+    jq -e '.coverage | .population == 2 and .signed == 2 and .last_sweep != null' "$HOME/coverage.out" > "$HOME/covered.out"
 }
 `
 
@@ -183,7 +187,6 @@ func (r *reader) readmeReplacements(t *testing.T, section string) []replacement 
 		{"-u admin ", fmt.Sprintf("-u admin:%s ", r.harbor.Password)},
 		{"receiver new-token --name me", "receiver new-token --name me | tee token.out"},
 		{"echo 'me:…'", "sed -n 's/^line for api.tokens_file *//p' token.out"},
-		{"'Authorization: Bearer THE-TOKEN'", bearerOf},
 		// Neither Harbor nor the receiver has a certificate.
 		{`http: {listen: "0.0.0.0:8443", tls: {cert_file: tls.crt, key_file: tls.key}}`, plain[1]},
 		{"https://harbor.example.com", r.harbor.URL},
@@ -191,7 +194,7 @@ func (r *reader) readmeReplacements(t *testing.T, section string) []replacement 
 		{"https://seal.example.com:8443", "http://" + r.public},
 		// Free ports on the loopback interface.
 		{"0.0.0.0:8443", r.public},
-		{"harbor: {public_host:", fmt.Sprintf("ops: {listen: %q}\nharbor: {public_host:", r.ops)},
+		{"> receiver.yaml <<'EOF'\n", fmt.Sprintf("> receiver.yaml <<'EOF'\nops: {listen: %q}\n", r.ops)},
 		{"queue: {embedded: {", fmt.Sprintf("queue: {embedded: {listen: %q, ", r.queue)},
 		{"127.0.0.1:9090", r.ops},
 		{"127.0.0.1:9091", r.signerOps},
@@ -202,7 +205,14 @@ func (r *reader) readmeReplacements(t *testing.T, section string) []replacement 
 		{"sleep 5  ", "#"},
 		{"cosign trusted-root", fmt.Sprintf("%q trusted-root", r.cosign)},
 		{"cosign verify", fmt.Sprintf("eventually %q verify", r.cosign)},
-		{"curl -sS -H " + bearerOf, "eventually settled curl -sS -H " + bearerOf},
+		{
+			fmt.Sprintf("curl -sS -u admin:%s http://%s/api/v1/projects/demo |", r.harbor.Password, r.public),
+			fmt.Sprintf("eventually covered curl -sS -u admin:%s http://%s/api/v1/projects/demo |", r.harbor.Password, r.public),
+		},
+		{
+			fmt.Sprintf("curl -sS -u admin:%s 'http://%s/api/v1/signatures", r.harbor.Password, r.public),
+			fmt.Sprintf("eventually settled curl -sS -u admin:%s 'http://%s/api/v1/signatures", r.harbor.Password, r.public),
+		},
 	}
 }
 
@@ -211,7 +221,8 @@ const bearerOf = `"Authorization: Bearer $(sed -n 's/^token *//p' token.out)"`
 
 func (r *reader) reportReplacements() []replacement {
 	return []replacement{
-		{"'Authorization: Bearer TOKEN'", bearerOf},
+		// A token that the README had made does as well as an account of Harbor.
+		{"-u ann ", "-H " + bearerOf + " "},
 		{"https://seal.example.com:8443", "http://" + r.public},
 		{"project=shop", "project=demo"},
 	}
@@ -288,7 +299,8 @@ func (r *reader) judge(t *testing.T, out string) {
 	if _, err := os.Stat(r.egress()); err != nil {
 		t.Errorf("the programs kept no record of their destinations: %v", err)
 	}
-	foreign, err := harness.Foreign(r.egress(), []string{r.harbor.Host, r.queue})
+	// For the doctor the receiver tries its own address, by which Harbor is to reach it.
+	foreign, err := harness.Foreign(r.egress(), []string{r.harbor.Host, r.queue, r.public})
 	if err != nil || len(foreign) > 0 {
 		t.Errorf("the README's programs dialled %q, which nobody configured (%v)", foreign, err)
 	}
@@ -298,6 +310,7 @@ func (r *reader) judge(t *testing.T, out string) {
 	if got := strings.Count(out, `{"ready":true`); got != 2 {
 		t.Errorf("programs that said that they are ready: got %d, want 2\n%s", got, out)
 	}
+	judgeEnabling(t, out)
 	type row struct {
 		Repository, State, How, Format string
 		Tags                           []string
@@ -329,6 +342,32 @@ func (r *reader) judge(t *testing.T, out string) {
 		if app.ReceivedAt == nil {
 			t.Errorf("report %d: no webhook told of the image that was pushed", i)
 		}
+	}
+}
+
+// judgeEnabling looks at what the doctor said before, and at the answer to the one call that enables the project.
+func judgeEnabling(t *testing.T, out string) {
+	t.Helper()
+	// Its exit status says that nothing has failed; this right is the receiver's to look at.
+	if !regexp.MustCompile(`(?m)^right:notification-policy:update +demo +✓ ok`).MatchString(out) {
+		t.Errorf("the doctor has not seen that the receiver's robot account may see to webhooks\n%s", out)
+	}
+	const begin = "{\n  \"project\": \"demo\""
+	at := strings.Index(out, begin)
+	if at < 0 {
+		t.Fatalf("the answer to enabling the project is not in\n%s", out)
+	}
+	var state struct {
+		Enabled   bool
+		ChangedBy string `json:"changed_by"`
+		Webhook   struct{ OK bool }
+		Backfill  struct{ Choice string }
+	}
+	if err := json.NewDecoder(strings.NewReader(out[at:])).Decode(&state); err != nil {
+		t.Fatalf("reading the answer to enabling the project: %v\n%s", err, out)
+	}
+	if !state.Enabled || !state.Webhook.OK || state.ChangedBy != "admin" || state.Backfill.Choice != "all" {
+		t.Errorf("the answer to enabling the project is %+v, want it enabled by admin for all images, with a webhook", state)
 	}
 }
 

@@ -1,9 +1,10 @@
-// Command demo shows the main job: push an image, find it signed.
+// Command demo shows the main job: enable a project, push an image, find it signed.
 //
 // It builds the programs, starts an emulated Harbor, the receiver with its embedded queue and two signers as real
-// processes, pushes what developers push, loses a webhook, kills a signer that holds work, and then looks from the outside
-// whether every digest is signed once, and nothing that should not be. It ends with a status other than 0 if anything is
-// missing, signed twice, or signed though it should not be. Everything it writes is in a temporary folder, and every port
+// processes, enables a project with one call as its compliance admin does, pushes what developers push, loses a webhook,
+// removes a signature, kills a signer that holds work, and then looks from the outside whether every digest is signed once,
+// and nothing that should not be, and whether the project's coverage says so. It ends with a status other than 0 if anything
+// is missing, signed twice, or signed though it should not be. Everything it writes is in a temporary folder, and every port
 // is a free one of the loopback interface.
 package main
 

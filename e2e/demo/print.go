@@ -68,6 +68,8 @@ func (r *result) print(p *printer) {
 	for _, l := range r.Lines {
 		took := "no webhook"
 		switch {
+		case l.Restored:
+			took = "removed, restored"
 		case l.Seconds != nil:
 			took = seconds(*l.Seconds)
 		case l.Early:
@@ -105,7 +107,24 @@ func (r *result) printReport(p *printer) {
 			strings.TrimSpace(row.State+" "+row.Reason), row.How, clock(row.PushedAt), clock(row.SignedAt), row.Format, strings.Join(carriers, " "), row.KeyID)
 	}
 	_ = w.Flush() // A builder takes everything.
+	r.printCoverage(p)
 	p.write("The report (GET /api/v1/signatures), newest first, times in UTC:\n\n%s\n", table.String())
+}
+
+// printCoverage writes what a compliance admin sees first.
+func (r *result) printCoverage(p *printer) {
+	c := r.Coverage
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "POPULATION\tSIGNED\tPENDING\tFAILED\tEXCLUDED\tBLOCKED\tUNSIGNED\tLAST SWEEP\tHARBOR COUNTS\tREQUESTS")
+	swept, counted, requests := "never", 0, 0
+	if s := c.LastSweep; s != nil {
+		swept, counted, requests = clock(&s.FinishedAt), s.HarborCount, s.Requests
+	}
+	_, _ = fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\n",
+		c.Population, c.Signed, c.Pending, c.Failed, c.Excluded, c.Blocked, c.Unsigned, swept, counted, requests)
+	_ = w.Flush() // A builder takes everything.
+	p.write("The project's coverage (GET /api/v1/projects/%s):\n\n%s\n", enabledProject, table.String())
 }
 
 // names joins formats; "-" for none.
@@ -143,6 +162,7 @@ func (d *demo) explain() {
 	s, p := d.system, d.printer
 	p.write("\nEverything keeps running until Ctrl-C.\n\n")
 	p.write("Harbor (emulated)  %s  user %s, password %s\n", d.harbor.URL, d.harbor.Username, d.harbor.Password)
+	p.write("the project        curl -u %s:%s %s/api/v1/projects/%s\n", d.harbor.Username, d.harbor.Password, s.URL, enabledProject)
 	p.write("the report         curl -H 'Authorization: Bearer %s' %s/api/v1/signatures\n", s.Token, s.URL)
 	p.write("the public key     curl %s/api/v1/keys\n", s.URL)
 	p.write("receiver           http://%s/metrics  /readyz  /livez\n", s.Receiver.Ops)

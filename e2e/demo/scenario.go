@@ -16,7 +16,8 @@ import (
 const (
 	enabledProject = "demo"
 	otherProject   = "scratch"
-	// sweepInterval is longer than Harbor's webhooks take at worst, about 5 s, so that they are what tells of most pushes.
+	// sweepInterval is that of recent sweeps. It is longer than Harbor's webhooks take at worst, about 5 s, so that they are
+	// what tells of most pushes.
 	sweepInterval = 8 * time.Second
 	// slowPut is how long the signer that is to be killed waits for its manifest PUT: longer than the queue waits for a sign
 	// of life, so that another signer has done the work when the PUT of the dead one is answered.
@@ -31,8 +32,9 @@ type image struct {
 	pushed harness.Pushed
 	// signed says whether it has to be signed.
 	signed bool
-	// lost says that no webhook told of it; held, that a killed signer may have had it in work.
-	lost, held bool
+	// silent says that no webhook told of it; held, that a killed signer may have had it in work; restored, that its signature
+	// was removed and made again.
+	silent, held, restored bool
 }
 
 // demo is the running demonstration.
@@ -70,23 +72,14 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.printer.step("starting the receiver, with its queue, and two signers")
 	d.system, err = harness.NewSystem(ctx, harness.Options{
-		Programs: programs, Dir: filepath.Join(d.dir, "system"), Site: d.site, Enabled: []string{enabledProject},
-		Signers: 2, AckWait: 3 * time.Second, Sweep: sweepInterval,
+		Programs: programs, Dir: filepath.Join(d.dir, "system"), Site: d.site, Managed: true,
+		Signers: 2, AckWait: 3 * time.Second,
+		EditSigner: func(c harness.Config) { harness.Set(c, sweepInterval.String(), "sweep", "incremental") },
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.system.Start(ctx); err != nil {
-		return err
-	}
-	for _, project := range []string{enabledProject, otherProject} {
-		if _, err := d.system.AddWebhook(ctx, project, "Default"); err != nil {
-			return err
-		}
-	}
-	// The first sweep is made at once, the second one at the end of an interval. Just after it, webhooks are what tells of a
-	// push: the next sweep is a whole interval away.
-	return d.awaitSweeps(ctx, 2)
+	return d.system.Start(ctx)
 }
 
 // stop ends all processes.
@@ -103,7 +96,7 @@ func (d *demo) stop() error {
 
 // play pushes what developers push, and breaks what breaks.
 func (d *demo) play(ctx context.Context) error {
-	for _, act := range []func(context.Context) error{d.pushAll, d.pushUnseen, d.killSigner, d.settle} {
+	for _, act := range []func(context.Context) error{d.enable, d.pushAll, d.pushUnseen, d.removeSignature, d.killSigner, d.settle} {
 		if err := act(ctx); err != nil {
 			return err
 		}
@@ -126,6 +119,10 @@ func (d *demo) push(ctx context.Context, label, repository, tag string, what rem
 }
 
 func (d *demo) pushAll(ctx context.Context) error {
+	// Just after a recent sweep, webhooks are what tells of a push: the next sweep is a whole interval away.
+	if err := d.awaitRecentSweep(ctx); err != nil {
+		return err
+	}
 	d.printer.step("pushing")
 	app, err := harness.NewImage(true)
 	first, err := d.push(ctx, "image", "demo/app", "v1", app, err)
@@ -167,7 +164,7 @@ func (d *demo) pushAll(ctx context.Context) error {
 
 // pushUnseen pushes an image whose webhook never comes.
 func (d *demo) pushUnseen(ctx context.Context) error {
-	d.printer.step("losing a webhook; a sweep, every %s here, finds the image", sweepInterval)
+	d.printer.step("losing a webhook; a sweep, every %s here and each minute else, finds the image", sweepInterval)
 	if err := d.harbor.SetFaults(ctx, harness.Faults{LoseNextWebhooks: 1}); err != nil {
 		return err
 	}
@@ -176,7 +173,7 @@ func (d *demo) pushUnseen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	one.lost = true
+	one.silent = true
 	stats, err := d.harbor.Stats(ctx)
 	if err == nil && stats.Webhooks.Lost != 1 {
 		err = fmt.Errorf("%d webhooks were lost, want 1", stats.Webhooks.Lost)
@@ -300,35 +297,35 @@ func (d *demo) settle(ctx context.Context) error {
 	if err := harness.Until(ctx, waitLimit, d.idle); err != nil {
 		return err
 	}
-	before, err := d.sweeps(ctx)
-	if err != nil {
-		return err
-	}
-	if err := d.awaitSweeps(ctx, before+1); err != nil {
+	if err := d.sweep(ctx); err != nil {
 		return err
 	}
 	return harness.Until(ctx, waitLimit, d.idle)
 }
 
-// awaitSweeps waits until so many sweeps have ended since the signers started.
-func (d *demo) awaitSweeps(ctx context.Context, want float64) error {
+// awaitRecentSweep waits until one more recent sweep has ended.
+func (d *demo) awaitRecentSweep(ctx context.Context) error {
+	before, err := d.recentSweeps(ctx)
+	if err != nil {
+		return err
+	}
 	return harness.Until(ctx, waitLimit, func(ctx context.Context) error {
-		now, err := d.sweeps(ctx)
-		if err == nil && now < want {
-			err = fmt.Errorf("%.0f sweeps have ended, want %.0f", now, want)
+		now, err := d.recentSweeps(ctx)
+		if err == nil && now <= before {
+			err = errors.New("no recent sweep has ended")
 		}
 		return err
 	})
 }
 
-func (d *demo) sweeps(ctx context.Context) (float64, error) {
+func (d *demo) recentSweeps(ctx context.Context) (float64, error) {
 	sum := 0.0
 	for _, signer := range d.system.Signers {
 		m, err := d.system.Metrics(ctx, signer)
 		if err != nil {
 			return 0, err
 		}
-		sum += m.Sum("harborseal_sweeps_total", `outcome="done"`)
+		sum += m.Sum("harborseal_sweeps_total", `kind="recent"`, `outcome="done"`)
 	}
 	return sum, nil
 }

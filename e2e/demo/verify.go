@@ -29,7 +29,9 @@ type line struct {
 	// Checker and Cosign say whether each found exactly what is wanted, in each format.
 	Checker bool `json:"checker"`
 	Cosign  bool `json:"cosign"`
-	held    bool
+	// Restored says that the signature was removed and made again.
+	Restored bool `json:"restored"`
+	held     bool
 }
 
 // result is the outcome of the demonstration.
@@ -41,7 +43,9 @@ type result struct {
 	P99 float64 `json:"p99_seconds"`
 	// HeldWorst is the longest time of those that the killed signer may have held.
 	HeldWorst float64 `json:"held_worst_seconds"`
-	rows      []checker.Row
+	// Coverage is what the API says of the project.
+	Coverage coverage `json:"coverage"`
+	rows     []checker.Row
 }
 
 // verify looks at everything from the outside.
@@ -78,7 +82,7 @@ func (d *demo) verifyOne(ctx context.Context, judge *checker.Checker, r *result,
 	row := rowOf(r.rows, p)
 	l := line{
 		Image: one.label, Repository: p.Repository, Digest: p.Digest, Parent: p.Parent, State: row.State, Wanted: "signed",
-		Formats: []checker.Format{}, Attempts: row.Attempts, held: one.held,
+		Formats: []checker.Format{}, Attempts: row.Attempts, Restored: one.restored, held: one.held,
 	}
 	if at > 0 {
 		l.Image = fmt.Sprintf("  child %d", at)
@@ -180,11 +184,11 @@ func (d *demo) verifyRest(ctx context.Context, judge *checker.Checker, r *result
 	}
 	r.add(violations)
 	for _, one := range d.images {
-		if row := rowOf(r.rows, one.pushed); one.lost && row.ReceivedAt != nil {
-			r.Violations = append(r.Violations, "the webhook that was to be lost came: "+one.pushed.Digest)
+		if row := rowOf(r.rows, one.pushed); one.silent && row.ReceivedAt != nil {
+			r.Violations = append(r.Violations, "a webhook came where none was to come: "+one.pushed.Digest)
 		}
 	}
-	return nil
+	return d.verifyCoverage(ctx, r, len(wanted))
 }
 
 func (r *result) add(violations []checker.Violation) {
