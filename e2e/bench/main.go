@@ -1,9 +1,10 @@
-// Command bench measures what signing costs and prints tables. It has three parts:
+// Command bench measures what signing costs and prints tables. It has four parts:
 //
 //   - signing: the engine against the cosign program, cosign's library and a bare net/http loop (package compare), with the
 //     targets that it has to meet. With HARBOR_URL and friends, as for `make e2e`, this part alone is measured there.
 //   - footprint: how large the programs are, how long they take to start, and what each key provider adds.
 //   - system: the real programs with the Harbor emulator.
+//   - scale: the sweeps of a Harbor with a million digests (package scale), with the targets that they have to meet.
 //
 // All share one machine with what they talk to. The numbers are good for comparing, on the same machine and in the same run;
 // they are not those of a real Harbor, whose write path is the bottleneck there. The command fails if a target is missed.
@@ -24,6 +25,7 @@ import (
 
 	"github.com/harborseal/harborseal/e2e/bench/compare"
 	"github.com/harborseal/harborseal/e2e/bench/footprint"
+	"github.com/harborseal/harborseal/e2e/bench/scale"
 	"github.com/harborseal/harborseal/e2e/harness"
 )
 
@@ -43,7 +45,10 @@ const (
 	partSigning   = "signing"
 	partFootprint = "footprint"
 	partSystem    = "system"
+	partScale     = "scale"
 )
+
+func allParts() []string { return []string{partSigning, partFootprint, partSystem, partScale} }
 
 // options are the flags.
 type options struct {
@@ -58,8 +63,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.output, "o", "table", "form of the result: table or json")
-	flags.StringVar(&o.parts, "parts", strings.Join([]string{partSigning, partFootprint, partSystem}, ","), "parts to measure")
-	flags.BoolVar(&o.quick, "quick", false, "see that everything works: few signatures, no judgement of times, signing alone")
+	flags.StringVar(&o.parts, "parts", strings.Join(allParts(), ","), "parts to measure")
+	flags.BoolVar(&o.quick, "quick", false, "see that everything works: few signatures and digests, no judgement of times; signing alone, unless -parts says more")
 	flags.Float64Var(&o.count, "count", 1, "factor on the signatures of each round of signing")
 	flags.StringVar(&o.profiles, "profiles", "", "folder for CPU profiles of the contenders")
 	flags.IntVar(&o.backlog, "backlog", 1000, "system: images that wait when the signer starts")
@@ -76,11 +81,13 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	case o.count <= 0:
 		return o, errors.New("parsing flags: -count must be positive")
 	}
-	if o.quick {
+	named := false
+	flags.Visit(func(f *flag.Flag) { named = named || f.Name == "parts" })
+	if o.quick && !named {
 		o.parts = partSigning
 	}
 	for part := range strings.SplitSeq(o.parts, ",") {
-		if !slices.Contains([]string{partSigning, partFootprint, partSystem}, part) {
+		if !slices.Contains(allParts(), part) {
 			return o, fmt.Errorf("parsing flags: -parts: there is no part %q", part)
 		}
 	}
@@ -94,6 +101,7 @@ type result struct {
 	Signing   *compare.Table  `json:"signing,omitempty"`
 	Footprint []footprint.Row `json:"footprint,omitempty"`
 	System    *systemResult   `json:"system,omitempty"`
+	Scale     *scale.Result   `json:"scale,omitempty"`
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -132,6 +140,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 			r.Footprint, err = footprint.Measure(ctx, dir, stderr)
 		case partSystem:
 			r.System, err = measureSystem(ctx, o.slotsOfSystem, o.backlog, o.live, stderr)
+		case partScale:
+			content := scale.Full(dir, stderr)
+			if o.quick {
+				content = scale.Quick(dir, stderr)
+			}
+			r.Scale, err = scale.Run(ctx, content)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)
@@ -140,7 +154,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := r.write(stdout, o.output); err != nil {
 		return err
 	}
-	if r.Signing != nil && r.Signing.Missed() {
+	if r.Signing != nil && r.Signing.Missed() || r.Scale != nil && r.Scale.Missed() {
 		return errors.New("a target was missed")
 	}
 	return nil
@@ -169,6 +183,10 @@ func (r *result) write(out io.Writer, form string) error {
 	if r.System != nil {
 		_, _ = fmt.Fprintln(out)
 		errs = append(errs, r.System.print(out))
+	}
+	if r.Scale != nil {
+		_, _ = fmt.Fprintln(out)
+		errs = append(errs, r.Scale.Print(out))
 	}
 	return errors.Join(errs...)
 }

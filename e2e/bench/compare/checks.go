@@ -2,14 +2,6 @@ package compare
 
 import "fmt"
 
-// Check is a target.
-type Check struct {
-	Name   string `json:"name"`
-	Target string `json:"target"`
-	Value  string `json:"value"`
-	OK     bool   `json:"ok"`
-}
-
 const (
 	leastRatio     = 0.9
 	mostCPU        = 1.0 // milliseconds
@@ -23,22 +15,13 @@ const (
 )
 
 // Missed says whether a target was missed.
-func (t *Table) Missed() bool {
-	for _, c := range t.Checks {
-		if !c.OK {
-			return true
-		}
-	}
-	return false
-}
+func (t *Table) Missed() bool { return t.Checks.Missed() }
 
 // Judge compares what was measured of the engine, its legacy signatures above all, with the targets. Times and memory are
 // left out if they were not measured well enough.
 func (t *Table) Judge(timed bool) {
 	row := t.row(engine, legacy)
-	add := func(name, target string, ok bool, value string, args ...any) {
-		t.Checks = append(t.Checks, Check{Name: name, Target: target, Value: fmt.Sprintf(value, args...), OK: ok})
-	}
+	add := t.Checks.Add
 	if counted := row.Requests; counted != nil {
 		warm, cold := total(counted.Warm), total(counted.Cold, "token")
 		add("requests to sign and to read back, warm", fmt.Sprintf("%d + %d", warmRequests, readBack), warm == warmRequests+readBack, "%g", warm)

@@ -33,7 +33,7 @@ func (t *Table) Print(out io.Writer) error {
 			_, _ = fmt.Fprintf(out, "  %s\n    warm: %s\n    cold: %s\n", r.label(), kindsOf(r.Requests.Warm), kindsOf(r.Requests.Cold))
 		}
 	}
-	return t.printChecks(out)
+	return t.Checks.Print(out)
 }
 
 // levels are all numbers in flight that anybody has.
@@ -97,23 +97,4 @@ func kindsOf(requests map[string]float64) string {
 		parts = append(parts, fmt.Sprintf("%g %s", requests[kind], kind))
 	}
 	return strings.Join(parts, ", ")
-}
-
-func (t *Table) printChecks(out io.Writer) error {
-	if len(t.Checks) == 0 {
-		return nil
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprint(w, "\ncheck\ttarget\tvalue\t\n") // Flush tells
-	for _, c := range t.Checks {
-		verdict := "ok"
-		if !c.OK {
-			verdict = "MISSED"
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Name, c.Target, c.Value, verdict)
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("writing the checks: %w", err)
-	}
-	return nil
 }

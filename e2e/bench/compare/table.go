@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/e2e/bench/contender"
+	"github.com/harborseal/harborseal/e2e/bench/target"
 )
 
 // Table is the result of a run.
 type Table struct {
-	Rows   []*Row  `json:"rows"`
-	Memory *Memory `json:"memory,omitempty"`
-	Checks []Check `json:"checks,omitempty"`
+	Rows   []*Row        `json:"rows"`
+	Memory *Memory       `json:"memory,omitempty"`
+	Checks target.Checks `json:"checks,omitempty"`
 }
 
 // Row is one contender with one format.

@@ -75,6 +75,10 @@ func (harbor) ProjectExists(context.Context, string) (bool, error) { return true
 
 func (harbor) ProjectID(context.Context, string) (int64, error) { return 1, nil }
 
+func (harbor) Project(_ context.Context, name string) (artifact.Project, error) {
+	return artifact.Project{ID: 1, Name: name}, nil
+}
+
 func (harbor) Artifact(_ context.Context, ref artifact.Ref) (artifact.Listed, error) {
 	return artifact.Listed{Ref: ref}, nil
 }
@@ -88,4 +92,9 @@ type policies struct{ terms policy.Terms }
 
 func (p policies) Policy(_ context.Context, project string) (policy.Policy, error) {
 	return policy.Policy{Project: project, Mode: policy.ModeSign, Revision: "bench", Terms: p.terms}, nil
+}
+
+// Fresh implements signing.Policies: they never change.
+func (p policies) Fresh(ctx context.Context, project string) (policy.Policy, error) {
+	return p.Policy(ctx, project)
 }

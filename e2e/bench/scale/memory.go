@@ -1,0 +1,27 @@
+package scale
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// peakRSS is the most memory that was ever resident for a process, in bytes. It reads /proc, and so works on Linux alone.
+func peakRSS(pid int) (int64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading the peak of memory: %w", err)
+	}
+	// SPEC: proc_pid_status(5): VmHWM is the peak resident set size, in kB.
+	for line := range strings.Lines(string(raw)) {
+		if value, found := strings.CutPrefix(line, "VmHWM:"); found {
+			kilobytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("reading the peak of memory: %w", err)
+			}
+			return kilobytes << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("reading the peak of memory: /proc/%d/status has no VmHWM", pid)
+}
