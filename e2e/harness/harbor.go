@@ -181,7 +181,7 @@ func robotBody(name string, rights, projects []string) any {
 
 // SignerRights are the least rights that the signer's robot needs.
 func SignerRights() []string {
-	return []string{"repository:pull", "repository:push", "repository:list", "artifact:list"}
+	return []string{"repository:pull", "repository:push", "repository:list", "artifact:list", "artifact:read"}
 }
 
 // ReceiverRights are the least rights that the receiver's robot needs where it sees to webhooks.
