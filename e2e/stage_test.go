@@ -76,6 +76,7 @@ func newStage(t *testing.T, h *harness.Harbor, projects int, prepare func(projec
 	}
 	// From here on nobody finds what is pushed silently.
 	s.awaitSweeps(t, len(s.projects))
+	s.awaitCount(t, 1, "harborseal_sweeps_total", `kind="recent"`)
 	return s
 }
 
@@ -314,7 +315,7 @@ func (w *world) reconfigure(t *testing.T, p *harness.Program, change func(harnes
 	}
 }
 
-// awaitSweeps waits until the signers have finished so many sweeps of projects since they were started.
+// awaitSweeps waits until the signers have finished so many full sweeps of projects since they were started.
 func (w *world) awaitSweeps(t *testing.T, want int) {
 	t.Helper()
 	w.until(t, func(ctx context.Context) error {
@@ -324,10 +325,10 @@ func (w *world) awaitSweeps(t *testing.T, want int) {
 			if err != nil {
 				return err
 			}
-			done += m.Sum("harborseal_sweeps_total", `outcome="done"`)
+			done += m.Sum("harborseal_sweeps_total", `kind="full"`, `outcome="done"`)
 		}
 		if int(done) < want {
-			return fmt.Errorf("the signers have finished %v sweeps, want %d", done, want)
+			return fmt.Errorf("the signers have finished %v full sweeps, want %d", done, want)
 		}
 		return nil
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 )
 
@@ -47,9 +48,7 @@ func (s *System) Call(ctx context.Context, who Credentials, method, path string,
 	if err != nil {
 		return Answer{}, fmt.Errorf("asking the receiver: %w", err)
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

@@ -34,7 +34,7 @@ type Options struct {
 	Signers int
 	// Policies are entries of the receiver's policies that come before the one for Enabled.
 	Policies []Config
-	// AckWait, Sweep: see the keys of the configuration; Sweep is that of full ones. 0 means 3 s, and a day: no sweep but the
+	// AckWait, Sweep: see the keys of the configuration; Sweep is that of full ones. 0 means 3 s, and a month: no sweep but the
 	// first.
 	AckWait, Sweep time.Duration
 	// Format is the signer's sign.format; empty leaves it out: one signature in each format where Harbor takes both.
@@ -91,7 +91,7 @@ func NewSystem(ctx context.Context, o Options) (*System, error) {
 		o.AckWait = 3 * time.Second
 	}
 	if o.Sweep == 0 {
-		o.Sweep = 24 * time.Hour
+		o.Sweep = 31 * 24 * time.Hour
 	}
 	s := &System{options: o, client: &http.Client{Transport: &http.Transport{}, Timeout: 15 * time.Second}}
 	addresses, err := FreePorts(ctx, 3+o.Signers)

@@ -132,11 +132,14 @@ func checkRights(ctx context.Context, project, account string, needs []need, mis
 	for _, n := range needs {
 		c := Check{Name: Right(n.right), Subject: project, Status: OK}
 		if slices.Contains(lacking, n.right) {
-			c.Status, c.Detail = Warning, fmt.Sprintf("the account %s lacks it: %s", account, n.lost)
+			c.Status, c.Detail = Warning, fmt.Sprintf("the account %s lacks it%s: %s", account, n.or, n.lost)
 			if n.required {
 				c.Status = Failed
 			}
 			c.Fix = fmt.Sprintf("give the robot account %s the right %s on project %s", account, n.right, project)
+			if n.system {
+				c.Fix = fmt.Sprintf("give the robot account %s the system right %s", account, n.right)
+			}
 		}
 		checks = append(checks, c)
 	}

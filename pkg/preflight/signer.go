@@ -49,6 +49,10 @@ type need struct {
 	right    string
 	required bool
 	lost     string
+	// system says that it is a right in the whole of Harbor, and not in a project.
+	system bool
+	// or is what else looks as if the right were missing.
+	or string
 }
 
 func signerNeeds(r Request) []need {
@@ -59,7 +63,10 @@ func signerNeeds(r Request) []need {
 		{right: "artifact:list", required: true, lost: "the sweep cannot see what is there"},
 		{right: "artifact:read", required: r.Tags, lost: "the tags of an image cannot be asked for, and nothing is ever recorded as gone"},
 		{right: "immutable-tag:list", lost: "a signature that a rule refuses looks like any other refusal"},
-		{right: "audit-log:list", lost: "the sweep of each minute costs a request for each project"},
+		{
+			right: "audit-log:list", system: true, or: ", or Harbor's log of pushes is empty or switched off",
+			lost: "the sweep of each minute costs a request for each project",
+		},
 	}
 }
 

@@ -45,8 +45,9 @@ type Client struct {
 	id      string // of this client among the members of its groups
 	rosters rosters
 
-	mu          sync.Mutex
-	reconnected chan struct{} // guarded by mu; closed and replaced at each reconnect
+	mu           sync.Mutex
+	reconnected  chan struct{} // guarded by mu; closed and replaced at each reconnect
+	disconnected chan struct{} // guarded by mu; closed and replaced when the connection is lost
 }
 
 // Connect connects and waits for the first connection until ctx ends: the server may start later than the client. Refused
@@ -67,8 +68,8 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		log:         cfg.Logger.With().Str("component", "queue").Logger(),
 		metrics:     m,
 		closed:      make(chan struct{}),
-		reconnected: make(chan struct{}),
-		id:          nuid.Next(),
+		reconnected: make(chan struct{}), disconnected: make(chan struct{}),
+		id: nuid.Next(),
 	}
 	opts, err := c.options()
 	if err != nil {
@@ -206,6 +207,10 @@ func reconnectDelay(attempts int) time.Duration {
 
 func (c *Client) onDisconnect(_ *nats.Conn, err error) {
 	c.metrics.connected.Set(0)
+	c.mu.Lock()
+	close(c.disconnected)
+	c.disconnected = make(chan struct{})
+	c.mu.Unlock()
 	if err != nil { // nil when the client itself closed the connection.
 		c.log.Warn().Err(err).Msg("connection to nats lost")
 	}
@@ -226,6 +231,13 @@ func (c *Client) nextReconnect() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.reconnected
+}
+
+// nextDisconnect is closed when the connection is lost the next time.
+func (c *Client) nextDisconnect() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.disconnected
 }
 
 // onError hears of what belongs to no call: a denied right shows here, and as a timeout to whoever asked.

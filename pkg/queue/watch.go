@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -31,15 +32,15 @@ var errWentBack = errors.New("the bucket of policies is older than what this pro
 // Another error means that the bucket went back, as when an older copy of it was restored: revisions that were seen would
 // come again for other values. It is permanent, and the program has to start again.
 func (c *Client) WatchPolicies(ctx context.Context, apply func(book.Entry), loaded, lost func()) error {
-	w := &watch{client: c, apply: apply, loaded: loaded, known: map[place]uint64{}, retry: newBackoff()}
+	w := &watch{client: c, apply: apply, loaded: loaded, lost: lost, known: map[place]uint64{}, retry: newBackoff()}
+	watching, end := context.WithCancel(ctx)
+	var connection sync.WaitGroup
+	defer connection.Wait()
+	defer end()
+	connection.Go(func() { w.watchConnection(watching) })
 	for {
 		err := w.read(ctx)
-		if w.isLoaded && ctx.Err() == nil {
-			w.isLoaded = false
-			if lost != nil {
-				lost()
-			}
-		}
+		w.interrupted(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -53,22 +54,52 @@ func (c *Client) WatchPolicies(ctx context.Context, apply func(book.Entry), load
 	}
 }
 
+// watchConnection says at once that changes may be missed when the connection is lost: the reading itself notices only when there
+// is another one.
+func (w *watch) watchConnection(ctx context.Context) {
+	for {
+		disconnected := w.client.nextDisconnect()
+		select {
+		case <-ctx.Done():
+			return
+		case <-disconnected:
+			w.interrupted(ctx)
+		}
+	}
+}
+
+// interrupted says once that changes may be missed.
+func (w *watch) interrupted(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.isLoaded || ctx.Err() != nil {
+		return
+	}
+	w.isLoaded = false
+	if w.lost != nil {
+		w.lost()
+	}
+}
+
 // place is where an entry is kept.
 type place struct {
 	kind    book.Kind
 	project string
 }
 
-// watch is one call of WatchPolicies. It belongs to the goroutine that called it.
+// watch is one call of WatchPolicies. It belongs to the goroutine that called it, but for what mu guards.
 type watch struct {
 	client *Client
 	apply  func(book.Entry)
 	loaded func()
-	// isLoaded says that loaded was called, and lost was not since.
-	isLoaded bool
-	known    map[place]uint64 // revisions that were applied
-	newest   uint64           // the highest of them
-	retry    *backoff
+	lost   func() // may be nil
+
+	mu       sync.Mutex
+	isLoaded bool // guarded by mu: loaded was called, and lost was not since
+
+	known  map[place]uint64 // revisions that were applied
+	newest uint64           // the highest of them
+	retry  *backoff
 }
 
 // read applies all entries as they are and then each change, until something breaks.
@@ -170,6 +201,10 @@ func (w *watch) complete(seen map[place]bool, last uint64) {
 		}
 	}
 	w.retry.reset()
-	w.isLoaded = true
-	w.loaded()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.isLoaded && w.client.nats.IsConnected() {
+		w.isLoaded = true
+		w.loaded()
+	}
 }

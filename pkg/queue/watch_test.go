@@ -323,3 +323,26 @@ func TestWatchOfABucketThatWentBack(t *testing.T) {
 	startAgain(t, server, serverCfg)
 	wantFault(t, receive(t, w.ended, "the end of the watch"), fault.Permanent, fault.Rejected)
 }
+
+// Without a connection nobody knows what is changed: whoever decides by the policies hears of it at once, not when there is
+// another connection.
+func TestALostConnectionIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	serverCfg, clientCfg := network(t)
+	server := queuetest.StartServer(t, serverCfg)
+	clientCfg.URLs = []string{"nats://" + server.Addr()}
+	reader := queuetest.Connect(t, clientCfg)
+	if err := reader.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := watchPolicies(t, reader)
+	receive(t, w.loaded, "the first values")
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the watcher knows that it may miss changes", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.losses == 1
+	})
+}

@@ -276,12 +276,12 @@ func (a *App) Run(ctx context.Context) error {
 func (a *App) addWork(g *lifecycle.Group, projector *ledger.Projector) {
 	add := func(name string, run func(context.Context) error) { g.Go(name, a.onceConnected(run)) }
 	add("ledger projection", projector.Run)
-	add("answers about digests", a.answer(reconcile.TopicKnown, reconcile.AnswerKnown(a.store)))
-	add("answers about projects", a.answer(reconcile.TopicUnits, reconcile.AnswerUnits(a.store)))
+	known := memory{view: a.store, projector: projector}
+	add("answers about digests", a.answer(reconcile.TopicKnown, reconcile.AnswerKnown(known)))
+	add("answers about projects", a.answer(reconcile.TopicUnits, reconcile.AnswerUnits(known)))
 	add("answers to the doctor", a.answer(preflight.ReceiverTopic, preflight.ReceiverHandler(a.preflight)))
 	add("watching policies", func(ctx context.Context) error {
-		// While changes may be missed, webhooks go by what is known: the signers decide.
-		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded, nil)
+		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded, a.policies.Lost)
 	})
 	add("declaring policies", a.declare)
 	add("proposing drift checks", a.enroll.Run)

@@ -191,14 +191,12 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) connect(ctx context.Context) error {
-	q := a.cfg.Queue
-	client, err := queue.Connect(ctx, queue.Config{
-		Harbor: a.cfg.Harbor.Name, URLs: q.URLs, Username: q.Username, PasswordFile: q.PasswordFile, CredentialsFile: q.CredentialsFile,
-		TLS:  queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile},
-		Name: "signer", Replicas: q.Replicas, AckWait: q.AckWait,
-		Limits:      queue.Limits{ScanMaxAge: max(2*a.cfg.Sweep.Full, time.Hour)},
-		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
-	})
+	cfg := queueConfig(a.cfg, a.dialer, "signer")
+	cfg.Logger, cfg.Registerer = a.logger, a.registry
+	// A tick has to be remembered while its slot lasts. Full sweeps have 24 slots in an interval; keeping ticks for long costs the
+	// server memory for each of them.
+	cfg.Limits = queue.Limits{ScanMaxAge: max(a.cfg.Sweep.Full/8, time.Hour)}
+	client, err := queue.Connect(ctx, cfg)
 	if err != nil {
 		return err
 	}

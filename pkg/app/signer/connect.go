@@ -20,16 +20,20 @@ const (
 	loadTime = 10 * time.Second
 )
 
+func queueConfig(cfg *config.Signer, dialer *egress.Dialer, name string) queue.Config {
+	q := cfg.Queue
+	return queue.Config{
+		Harbor: cfg.Harbor.Name, URLs: q.URLs, Username: q.Username, PasswordFile: q.PasswordFile, CredentialsFile: q.CredentialsFile,
+		TLS:  queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile},
+		Name: name, Replicas: q.Replicas, AckWait: q.AckWait, DialContext: dialer.DialContext, Logger: zerolog.Nop(),
+	}
+}
+
 // dialQueue connects a command to the queue, and creates nothing there. The caller closes the client.
 func dialQueue(ctx context.Context, cfg *config.Signer, dialer *egress.Dialer, name string) (*queue.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	q := cfg.Queue
-	return queue.Connect(ctx, queue.Config{
-		Harbor: cfg.Harbor.Name, URLs: q.URLs, Username: q.Username, PasswordFile: q.PasswordFile, CredentialsFile: q.CredentialsFile,
-		TLS:  queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile},
-		Name: name, Replicas: q.Replicas, AckWait: q.AckWait, DialContext: dialer.DialContext, Logger: zerolog.Nop(),
-	})
+	return queue.Connect(ctx, queueConfig(cfg, dialer, name))
 }
 
 // readPolicies gives every entry of the bucket of policies, as it is now, to apply.
