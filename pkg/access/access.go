@@ -71,8 +71,9 @@ type Access struct {
 	keys     keys
 	throttle *throttle
 	// strangers are those whose credentials are being verified, and callers those who were let in: guesses do not keep the
-	// latter out.
-	strangers, callers gate
+	// latter out, nor does one of them the others.
+	strangers gate
+	callers   *queue
 
 	accounts *memory[artifact.Account]
 	roles    *memory[artifact.Role]
@@ -123,7 +124,7 @@ func New(cfg Config) (*Access, error) {
 	return &Access{
 		harbor: cfg.Harbor, tokens: tokens, auditors: slices.Clone(cfg.Auditors), names: cfg.Names, timeout: cfg.Timeout,
 		logger: cfg.Logger, metrics: metrics,
-		keys: keys, throttle: newThrottle(), strangers: make(gate, maxAtOnce), callers: make(gate, maxAtOnce),
+		keys: keys, throttle: newThrottle(), strangers: make(gate, maxAtOnce), callers: newQueue(),
 		accounts: newMemory[artifact.Account](), roles: newMemory[artifact.Role](), visible: newMemory[[]string](),
 		pulls: newMemory[bool](), modes: newMemory[string](),
 	}, nil

@@ -68,7 +68,7 @@ func (a *Access) Visible(ctx context.Context, c Caller) (projects []string, all 
 	case c.SystemAdmin || c.Auditor:
 		return nil, true, nil
 	}
-	projects, err = remembered(ctx, a, a.visible, a.keys.of("visible", c.credentials.authorization), func(ctx context.Context) ([]string, error) {
+	projects, err = remembered(ctx, a, c, a.visible, a.keys.of("visible", c.credentials.authorization), func(ctx context.Context) ([]string, error) {
 		roles, err := a.harbor.As(c.credentials.authorization).Roles(ctx)
 		if err != nil {
 			return nil, unavailable("asking Harbor for the caller's projects", err)
@@ -123,7 +123,7 @@ func (a *Access) CanPull(ctx context.Context, c Caller, repository string) (bool
 	case c.Kind != Robot || c.credentials == nil:
 		return a.Can(ctx, c, Read, project)
 	}
-	return remembered(ctx, a, a.pulls, a.keys.of("pull", c.credentials.authorization, repository), func(ctx context.Context) (bool, error) {
+	return remembered(ctx, a, c, a.pulls, a.keys.of("pull", c.credentials.authorization, repository), func(ctx context.Context) (bool, error) {
 		actions, err := a.harbor.As(c.credentials.authorization).TokenActions(ctx, repository, []string{"pull"})
 		switch {
 		case err == nil:
@@ -141,7 +141,7 @@ func validRepository(name string) bool { return artifact.ValidateRepository(name
 
 // role gives the caller's role in a project. RoleNone stands for no project as well.
 func (a *Access) role(ctx context.Context, c Caller, project string) (artifact.Role, error) {
-	return remembered(ctx, a, a.roles, a.keys.of("role", c.credentials.authorization, project), func(ctx context.Context) (artifact.Role, error) {
+	return remembered(ctx, a, c, a.roles, a.keys.of("role", c.credentials.authorization, project), func(ctx context.Context) (artifact.Role, error) {
 		role, _, err := a.harbor.As(c.credentials.authorization).RoleIn(ctx, project)
 		switch {
 		case err == nil:
@@ -162,9 +162,9 @@ func without(err error) bool {
 }
 
 // remembered gives an answer about a caller who was let in, as remembered or as Harbor says.
-func remembered[V any](ctx context.Context, a *Access, m *memory[V], k key, ask func(context.Context) (V, error)) (V, error) {
+func remembered[V any](ctx context.Context, a *Access, c Caller, m *memory[V], k key, ask func(context.Context) (V, error)) (V, error) {
 	return m.get(ctx, k, func() (none V, err error) {
-		leave, err := a.callers.enter()
+		leave, err := a.callers.enter(a.keys.of("caller", c.credentials.authorization))
 		if err != nil {
 			return none, err
 		}

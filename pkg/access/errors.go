@@ -24,13 +24,17 @@ var (
 type ThrottledError struct {
 	// RetryAfter is how long to wait, more than 0.
 	RetryAfter time.Duration
-	// Busy says that too many log in at the same time. Otherwise there were too many wrong attempts.
-	Busy bool
+	// Busy says that too many log in at the same time, or, with Known, that too much is asked about callers who were let in.
+	// Otherwise there were too many wrong attempts.
+	Busy, Known bool
 }
 
 // Error implements error.
 func (e *ThrottledError) Error() string {
-	if e.Busy {
+	switch {
+	case e.Busy && e.Known:
+		return "too many questions about what you may do wait for Harbor at the same time: try again in a moment"
+	case e.Busy:
 		return "too many log in at the same time: try again in a moment"
 	}
 	return fmt.Sprintf("too many wrong attempts: try again in %s", max(e.RetryAfter.Round(time.Second), time.Second))

@@ -8,3 +8,10 @@ func (a *Access) Sizes() (answers, guessers int) {
 	defer a.throttle.mu.Unlock()
 	return len(a.pulls.known), max(len(a.throttle.accounts), len(a.throttle.addresses))
 }
+
+// Waiting gives how many callers ask or wait.
+func (a *Access) Waiting() int {
+	a.callers.mu.Lock()
+	defer a.callers.mu.Unlock()
+	return len(a.callers.own)
+}

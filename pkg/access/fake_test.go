@@ -54,6 +54,7 @@ type fakeHarbor struct {
 	asked  map[string]int    // guarded by mu
 	hold   chan struct{}     // guarded by mu: questions who somebody is wait for it, unless it is nil
 	held   chan struct{}     // guarded by mu: gets one for each that waits
+	slow   chan struct{}     // guarded by mu: questions about the roles of out wait for it, unless it is nil
 	as     map[string]string // guarded by mu: headers that were handed on
 }
 
@@ -159,6 +160,11 @@ func (a *fakeAccount) RoleIn(_ context.Context, project string) (artifact.Role, 
 	l := a.login()
 	a.f.mu.Lock()
 	defer a.f.mu.Unlock()
+	if slow := a.f.slow; slow != nil && l.account.Name == "out" {
+		a.f.mu.Unlock()
+		<-slow
+		a.f.mu.Lock()
+	}
 	role := l.roles[project]
 	if role == artifact.RoleNone && !slices.Contains(a.f.public, project) {
 		return artifact.RoleNone, artifact.Project{}, fault.Newf(fault.Gone, fault.NotFound, "no such project")

@@ -105,7 +105,7 @@ func (m *memory[V]) makeRoom() {
 	}
 }
 
-// gate bounds how many are inside.
+// gate bounds how many strangers are inside.
 type gate chan struct{}
 
 // enter gives a function to leave, or says that the gate is full: nobody waits, because whoever waits holds memory.

@@ -68,6 +68,9 @@ type projects interface {
 	Rotate(ctx context.Context, actor enroll.Actor, project string) (enroll.View, error)
 	Block(ctx context.Context, actor enroll.Actor, project, digest, why string) (enroll.View, error)
 	Unblock(ctx context.Context, actor enroll.Actor, project, digest string) (enroll.View, error)
+	// Listed gives the names of Harbor's projects, as the receiver's account sees them and as it was at most a minute ago, or
+	// when Harbor answered last; none without an account.
+	Listed(ctx context.Context) ([]string, error)
 }
 
 // policies are those in force, in memory. An error of Projects means that they are not loaded.
@@ -150,6 +153,7 @@ func (a *API) Register(router gin.IRouter) {
 	known := open.Group("", a.authenticate)
 	known.GET("/signatures", a.getSignatures)
 	known.GET("/projects", a.plain, a.getProjects)
+	known.GET("/events", a.getAllEvents)
 	reading := known.Group("/projects/:name", a.requireRead)
 	reading.GET("", a.plain, a.getProject)
 	reading.GET("/events", a.getEvents)

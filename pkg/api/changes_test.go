@@ -46,6 +46,7 @@ func TestChanges(t *testing.T) {
 		{"enable", "PUT", "", string(raw), as("ann"), 201, call{method: "Put", actor: ann, request: request}},
 		{"change", "PUT", "", string(raw), http.Header{"If-Match": {`"api-3"`}}, 200, call{method: "Put", actor: ann, request: request, ifMatch: `"api-3"`}},
 		{"one of several", "PUT", "", `{}`, http.Header{"If-Match": {`"api-3"`, `"api-4"`}}, 200, call{method: "Put", actor: ann, ifMatch: `"api-3","api-4"`}},
+		{"no annotations", "PUT", "", `{"annotations":{}}`, as("ann"), 201, call{method: "Put", actor: ann, request: enroll.PutRequest{Spec: policy.Spec{Annotations: map[string]string{}}}}},
 		{"with a token", "PUT", "", `{}`, with("bot"), 201, call{method: "Put", actor: bot}},
 		{"with a charset", "PUT", "", `{}`, http.Header{"Content-Type": {"application/json; charset=utf-8"}}, 201, call{method: "Put", actor: ann}},
 		{"from elsewhere, as anybody can claim", "PUT", "", `{}`, http.Header{"X-Forwarded-For": {"203.0.113.9"}}, 201, call{method: "Put", actor: ann}},
@@ -147,6 +148,7 @@ func TestRefusals(t *testing.T) {
 		{"in the file", "", enroll.ErrManagedByConfig, 409, "configuration file"},
 		{"no policy", "", enroll.ErrNoPolicy, 409, "enable it first"},
 		{"not enabled", "", enroll.ErrNotEnabled, 409, "not enabled"},
+		{"too many sweeps", "", &enroll.TooOftenError{RetryAfter: 3 * time.Second}, 429, "too often"},
 		{"no Harbor", "", enroll.ErrNoHarbor, 501, "harbor.url"},
 		{"one check", "", &enroll.RefusedError{Checks: []preflight.Check{failed, unknown}}, 422, `"checks":[{"name":"quota","subject":"demo","status":"failed","detail":"full","fix":"raise it"},{"name":"signer"`},
 		{"cannot be told", "", &enroll.RefusedError{Checks: []preflight.Check{unknown}}, 503, `"checks":[{"name":"signer"`},
@@ -170,7 +172,7 @@ func TestRefusals(t *testing.T) {
 			if body := rec.Body.String(); rec.Code != tt.status || !strings.Contains(body, tt.says) || strings.Contains(body, "inside") {
 				t.Errorf("PUT = %d %s, want %d that says %q", rec.Code, body, tt.status, tt.says)
 			}
-			if got := rec.Header().Get("Retry-After"); (got != "") != (tt.status == 503) {
+			if got := rec.Header().Get("Retry-After"); (got != "") != (tt.status == 503 || tt.status == 429) || tt.status == 429 && got != "3" {
 				t.Errorf("Retry-After = %q with %d", got, rec.Code)
 			}
 		})

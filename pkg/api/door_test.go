@@ -77,6 +77,9 @@ type enrolled struct {
 	view  enroll.View // guarded by mu
 	err   error       // guarded by mu
 	calls []call      // guarded by mu
+	// listed are the projects in Harbor, and listErr why they are not known.
+	listed  []string
+	listErr error
 	// during is called in the middle of each call, unless it is nil.
 	during func(ctx context.Context)
 }
@@ -132,6 +135,8 @@ func (e *enrolled) Block(ctx context.Context, actor enroll.Actor, project, diges
 func (e *enrolled) Unblock(ctx context.Context, actor enroll.Actor, project, digest string) (enroll.View, error) {
 	return e.answer(ctx, call{method: "Unblock", actor: actor, project: project, digest: digest})
 }
+
+func (e *enrolled) Listed(context.Context) ([]string, error) { return e.listed, e.listErr }
 
 // people is a Harbor of accounts. Who is not in it has wrong credentials.
 type people struct{ away error }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/policy"
@@ -71,28 +72,49 @@ func (a *API) getProjects(c *gin.Context) {
 	a.answer(c, http.StatusOK, answer)
 }
 
-// visible gives the projects that have a policy or are known to the ledger, as far as the caller may see them: sorted, and
-// never nil.
+// visible gives the projects that the caller may see, whether anybody enabled them or not: sorted, and never nil.
 func (a *API) visible(ctx context.Context, c *gin.Context) ([]string, error) {
-	may, all, err := a.cfg.Access.Visible(ctx, caller(c))
+	who := caller(c)
+	may, all, err := a.cfg.Access.Visible(ctx, who)
 	if err != nil {
 		return nil, err
 	}
-	names, _, err := a.cfg.Policies.Projects()
+	if !all && who.Kind != access.Token {
+		return may, nil // Harbor has just said that they are there
+	}
+	known, err := a.known(ctx)
+	if err != nil || all {
+		return known, err
+	}
+	// A token names projects by globs, and such as are not there.
+	names := []string{}
+	for _, name := range known {
+		err := a.cfg.Access.Require(ctx, who, access.Read, name)
+		switch {
+		case err == nil:
+			names = append(names, name)
+		case !errors.Is(err, access.ErrNotFound):
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// known gives the projects that have a policy, are known to the ledger or are in Harbor, sorted.
+func (a *API) known(ctx context.Context) ([]string, error) {
+	named, _, err := a.cfg.Policies.Projects()
 	if err != nil {
 		return nil, err
 	}
-	known, err := a.cfg.Ledger.Names(ctx)
+	recorded, err := a.cfg.Ledger.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
-	names = slices.Concat([]string{}, names, known)
-	if !all {
-		names = slices.DeleteFunc(names, func(name string) bool {
-			_, found := slices.BinarySearch(may, name)
-			return !found
-		})
+	listed, err := a.cfg.Projects.Listed(ctx)
+	if err != nil {
+		return nil, err
 	}
+	names := slices.Concat([]string{}, named, recorded, listed)
 	slices.SortFunc(names, strings.Compare)
 	return slices.Compact(names), nil
 }

@@ -115,8 +115,8 @@ func TestProjects(t *testing.T) {
 	if got := all["newer"]; got.Enabled || got.Error == "" {
 		t.Errorf("newer = %+v, want why its policy cannot be read", got)
 	}
-	if got := list(as("ann")); len(got) != 1 || got["demo"].Project == "" {
-		t.Errorf("a member of demo and app sees %v, want demo", got)
+	if got := list(as("ann")); len(got) != 2 || !got["demo"].Enabled || got["app"].Project != "app" || got["app"].Enabled || got["app"].Mode != "off" {
+		t.Errorf("a member of demo and app sees %v, want demo, and app that nobody enabled", got)
 	}
 	if got := list(as("out")); len(got) != 0 {
 		t.Errorf("a member of nothing sees %v", got)
@@ -175,6 +175,10 @@ func TestProject(t *testing.T) {
 	}
 	if got := rec.Header().Get("ETag"); got != `"api-3"` {
 		t.Errorf("ETag = %q, want that of the policy", got)
+	}
+	d.projects.view = enroll.View{Project: "demo", Policy: &policy.Spec{Mode: policy.ModeSign, Annotations: map[string]string{}}}
+	if rec = d.get(t, "/api/v1/projects/demo", as("ann")); !strings.Contains(rec.Body.String(), `"annotations":{}`) {
+		t.Errorf("GET = %s, want that there are no annotations", rec.Body)
 	}
 	d.projects.view = enroll.View{Project: "demo"}
 	rec = d.get(t, "/api/v1/projects/demo", as("ann"))

@@ -97,7 +97,11 @@ func ofRequest(_ *gin.Context, err error) (problem.Document, bool) {
 // ofChange answers for what stands in the way of a change.
 func ofChange(c *gin.Context, err error) (problem.Document, bool) {
 	var refused *enroll.RefusedError
+	var often *enroll.TooOftenError
 	switch {
+	case errors.As(err, &often):
+		wait(c, often.RetryAfter)
+		return problem.Document{Status: http.StatusTooManyRequests, Detail: often.Error()}, true
 	case errors.As(err, &refused) && refused.Unknown():
 		wait(c, retryAfter)
 		return problem.Document{

@@ -22,7 +22,7 @@ const (
 	Vanished Kind = "gone"     // no longer in Harbor
 	Failed   Kind = "failed"   // an attempt failed and will be repeated
 	Dead     Kind = "dead"     // given up; waits in the dead letters
-	Removed  Kind = "removed"  // a signature that was verified is no longer there; Signatures are those that are missing
+	Removed  Kind = "removed"  // a signature that was verified is no longer there, or counts no more; Signatures are those
 	Blocked  Kind = "blocked"  // an admin has forbidden to sign it, whether it is signed or not
 )
 
@@ -87,9 +87,9 @@ type Event struct {
 	Reason string `json:"reason,omitempty"`
 	// Detail is for people: what exactly happened, and what to do. It holds nothing secret.
 	Detail string `json:"detail,omitempty"`
-	// Unsigned says that the attempt looked for a signature and found none that counts. AsOf is a sequence that the ledger
-	// had reached before that look: signed events behind it may tell of a signature that came later than the look. It is 0
-	// in events of older programs.
+	// Unsigned says that the attempt looked for a signature and found none that counts. AsOf, also of gone, removed and observed
+	// events, is a sequence that the ledger had reached before that look: signed events behind it may tell of a signature that
+	// came later than the look. It is 0 in events of older programs.
 	Unsigned bool   `json:"unsigned,omitempty"`
 	AsOf     uint64 `json:"as_of,omitempty"`
 

@@ -76,9 +76,11 @@ func (s *Service) changeBlocks(ctx context.Context, actor Actor, project string,
 		if err := s.recordChanges(ctx, project, c.revision); err != nil {
 			return View{}, err
 		}
-		// The sweep takes what is blocked now, or no longer, into the report.
-		if err := s.sweepFor(ctx, c); err != nil {
-			return View{}, err
+		// The sweep takes what is blocked now, or no longer, into the report. After many changes the drift check asks for it.
+		if s.limits.take(project, s.cfg.Now()) == 0 {
+			if err := s.sweepFor(ctx, c); err != nil {
+				return View{}, err
+			}
 		}
 		return s.view(ctx, c)
 	}

@@ -105,7 +105,7 @@ func (s *Service) Check(ctx context.Context, project string) error {
 			return err
 		}
 	}
-	if err := s.checkEnabled(ctx, c, found); err != nil {
+	if err := s.checkEnabled(ctx, c, found); err != nil && !errors.Is(err, errDisabled) {
 		return fmt.Errorf("checking a project: %w", err)
 	}
 	return nil
@@ -133,7 +133,9 @@ func (s *Service) checkEnabled(ctx context.Context, c current, found artifact.Pr
 	f.is(projectReplaced, false, "")
 	f.is(proxyCache, found.ProxyCache, "the project is a proxy cache: no signature can be attached")
 	var errs []error
-	if err := s.keepWebhook(ctx, found); err != nil {
+	if err := s.keepWebhook(ctx, found); errors.Is(err, errDisabled) {
+		return err
+	} else if err != nil {
 		errs = append(errs, err)
 		f.refused(err)
 	}
@@ -205,13 +207,13 @@ func (s *Service) isThorough(c current) bool {
 		default:
 		}
 	}
-	return (s.slot()+int64(spread(c.project)))%int64(s.cfg.ThoroughEvery) == 0
+	return (s.slot()+int64(spread(c.project)%1024))%int64(s.cfg.ThoroughEvery) == 0
 }
 
-func spread(project string) uint32 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(project)) // a hash takes everything
-	return h.Sum32() % 1024
+func spread(name string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // a hash takes everything
+	return h.Sum64()
 }
 
 // checkRights asks for everything that the pre-checks ask for, of our own account and of the signers'.
@@ -221,7 +223,10 @@ func (s *Service) checkRights(ctx context.Context, f *findings, c current) {
 		spec = c.document.Spec
 	}
 	if c.rule != nil {
-		spec = policy.Spec{Format: c.rule.Terms.Format, Key: c.rule.Terms.Key, ResignOnRotation: c.rule.Terms.ActiveKeyOnly}
+		spec = policy.Spec{
+			Format: c.rule.Terms.Format, Key: c.rule.Terms.Key, ResignOnRotation: c.rule.Terms.ActiveKeyOnly,
+			Tags: c.rule.Tags, Untagged: c.rule.Untagged,
+		}
 	}
 	for _, check := range preflight.Merge(s.receiver().Check(ctx, c.project), s.askSigner(ctx, c.project, spec)) {
 		for _, r := range reasonsOf(check.Name) {

@@ -32,6 +32,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
@@ -88,6 +89,9 @@ type Service struct {
 	// hurry says that the next round of drift checks is due at once.
 	hurry atomic.Bool
 
+	listing listing
+	limits  sweepLimits
+
 	mu       sync.Mutex
 	recorded map[string]uint64 // guarded by mu; by project, the revision up to which all changes are in the ledger
 	listed   []string          // guarded by mu; the projects that were looked at in the last round
@@ -110,7 +114,8 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, masters: masters, address: strings.TrimRight(cfg.WebhookURL, "/") + "/webhooks/harbor/",
-		recorded: map[string]uint64{},
+		recorded: map[string]uint64{}, listing: listing{turn: make(chan struct{}, 1)},
+		limits: sweepLimits{ofProject: map[string]*rate.Limiter{}},
 	}
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(newProblemCollector(s)); err != nil {

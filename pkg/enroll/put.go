@@ -178,7 +178,7 @@ func (s *Service) propose(ctx context.Context, project string, slot int64) error
 	return nil
 }
 
-// Sweep asks for a full sweep of a project now.
+// Sweep asks for a full sweep of a project now. The error may be a [*TooOftenError].
 func (s *Service) Sweep(ctx context.Context, actor Actor, project string) error {
 	c, err := s.load(ctx, project)
 	if err != nil {
@@ -186,6 +186,9 @@ func (s *Service) Sweep(ctx context.Context, actor Actor, project string) error 
 	}
 	if !c.working() {
 		return ErrNotEnabled
+	}
+	if wait := s.limits.take(project, s.cfg.Now()); wait > 0 {
+		return &TooOftenError{RetryAfter: wait}
 	}
 	s.cfg.Logger.Info().Str("project", project).Str("actor", actor.Name).Msg("full sweep asked for")
 	return s.propose(ctx, project, -s.cfg.Now().UnixNano())

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
 )
-
-// roundStep is by how many projects the beginnings of two rounds are apart.
-const roundStep = 97
 
 // loadingPause is how soon it is tried again while the policies are being read.
 const loadingPause = 200 * time.Millisecond
@@ -40,8 +38,8 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // Tick handles a tick of the kind DriftTick: it checks the project, unless the tick has waited for so long that a newer one
-// has taken its place; one out of turn is never too late. A failure is logged and no reason for another attempt: the next slot is. It is an error only that ctx
-// has ended, so that another receiver takes the tick.
+// has taken its place; one out of turn is never too late. A failure is logged and no reason for another attempt: the next slot
+// is. It is an error only that ctx has ended, so that another receiver takes the tick.
 func (s *Service) Tick(ctx context.Context, project string, slot int64) error {
 	if slot > 0 && slot < s.slot()-1 {
 		s.cfg.Logger.Warn().Str("project", project).Dur("interval_ms", s.cfg.Interval).
@@ -71,8 +69,8 @@ func (s *Service) round(ctx context.Context) {
 	}
 	slot, hurry := s.slot(), s.hurry.Swap(false)
 	projects := s.toCheck(ctx)
-	for i := range projects {
-		project := projects[(i+int(uint64(slot)*roundStep%uint64(len(projects))))%len(projects)] //nolint:gosec // both are small
+	begin := beginOf(slot, len(projects))
+	for _, project := range slices.Concat(projects[begin:], projects[:begin]) {
 		accepted, err := s.cfg.Queue.Propose(ctx, DriftTick, project, slot)
 		if err == nil && !accepted && hurry {
 			_, err = s.cfg.Queue.Propose(ctx, DriftTick, project, -s.cfg.Now().UnixNano())
@@ -86,17 +84,21 @@ func (s *Service) round(ctx context.Context) {
 	}
 }
 
+// beginOf gives where the round of a slot begins among so many projects: anywhere, and the same for all receivers.
+func beginOf(slot int64, projects int) int {
+	if projects == 0 {
+		return 0
+	}
+	return int(spread(strconv.FormatInt(slot, 10)) % uint64(projects)) //nolint:gosec // less than projects
+}
+
 // toCheck gives the projects that are enabled, and those for which something is left to be done: a webhook of ours that may
 // still be there, or a problem that stands.
 func (s *Service) toCheck(ctx context.Context) []string {
-	var listed []string
-	all, err := s.cfg.Harbor.AllProjects(ctx)
+	listed, err := s.list(ctx)
 	if err != nil {
 		// Those that are named are checked all the same.
 		s.cfg.Logger.Warn().Err(err).Msg("projects could not be listed for the drift check")
-	}
-	for _, p := range all {
-		listed = append(listed, p.Name)
 	}
 	enabled, err := s.cfg.Book.Enabled(listed)
 	if err != nil {

@@ -27,6 +27,9 @@ const (
 	previousMost   = 24 * time.Hour
 )
 
+// errDisabled says that somebody has disabled the project while its webhook was seen to.
+var errDisabled = fmt.Errorf("the project was disabled: %w", policy.ErrConflict)
+
 // verdict is how the project's webhooks in Harbor differ from what they should be.
 type verdict struct {
 	// own is ours as it is in Harbor, the zero value if it is not there, and want as it should be.
@@ -158,7 +161,22 @@ func (s *Service) keepWebhook(ctx context.Context, found artifact.Project) error
 	}); err != nil {
 		return err
 	}
+	if err := s.stillEnabled(ctx, found.Name); err != nil {
+		return err
+	}
 	return s.end(ctx, found.Name, webhookMissing, webhookDisabled, webhookChanged, webhookElsewhere)
+}
+
+// stillEnabled removes the webhook again if the project was disabled while it was made. Whoever disables it later finds it.
+func (s *Service) stillEnabled(ctx context.Context, project string) error {
+	c, err := s.load(ctx, project)
+	if err != nil || c.policy().Enabled() {
+		return err
+	}
+	if err := s.dropWebhook(ctx, c.state); err != nil {
+		return err
+	}
+	return errDisabled
 }
 
 // tell makes or updates the webhook in Harbor and gives its id.

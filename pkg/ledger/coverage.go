@@ -71,8 +71,9 @@ func (c *Coverage) Swept(e ProjectEvent) {
 	}
 }
 
-// AccessoryReasons are the reasons for which a digest is skipped that belongs to another one.
-func AccessoryReasons() []policy.Reason { return []policy.Reason{policy.IsAccessory, policy.OwnPush} }
+// AccessoryReasons are the reasons for which a digest is skipped that belongs to another one: a signer has read the manifest.
+// Who pushed it, or under which tag, is no proof.
+func AccessoryReasons() []policy.Reason { return []policy.Reason{policy.IsAccessory} }
 
 // Accessory says whether the digest belongs to another one, and is none of those that are to be signed.
 func (r *Record) Accessory() bool {

@@ -88,8 +88,8 @@ type Record struct {
 	Accessories    []string
 	KeySet         string
 
-	// GoneSeq is the highest sequence of a gone event, and UnsignedSeq the highest as of which no signature counts: a failed
-	// attempt found none, one was removed, or signing is observed only, or forbidden.
+	// GoneSeq is the highest sequence as of which the manifest was gone, and UnsignedSeq the highest as of which no signature
+	// counts: a failed attempt found none, one was removed, or signing is observed only, or forbidden.
 	GoneSeq     uint64
 	UnsignedSeq uint64
 
@@ -171,7 +171,7 @@ func (r *Record) Apply(entry artifact.Entry) {
 	case artifact.Received:
 		r.applyReceived(seq, at, e)
 	case artifact.Vanished:
-		higher(&r.GoneSeq, seq)
+		higher(&r.GoneSeq, asOf(seq, e))
 	case artifact.Failed, artifact.Dead:
 		if e.Unsigned {
 			higher(&r.UnsignedSeq, asOf(seq, e))
@@ -300,7 +300,7 @@ func stateOf(e artifact.Event) (State, bool) {
 	}
 }
 
-// asOf is the sequence up to which an event that found no signature undoes those that were signed. It may be recorded after
+// asOf is the sequence up to which an event that found no signature, or no manifest, undoes those that were signed. It may be recorded after
 // somebody else has signed: what was signed since it looked stays.
 func asOf(seq uint64, e artifact.Event) uint64 {
 	if e.AsOf == 0 {

@@ -127,6 +127,8 @@ func TestAsOf(t *testing.T) {
 		{"observed after it was signed", []artifact.Event{received, signed, skip(policy.Observed, 2)}, ledger.Unsigned},
 		{"blocked, whenever it was looked at", []artifact.Event{received, signed, skip(policy.Blocked, 1)}, ledger.Blocked},
 		{"blocked by an event, whenever it was looked at", []artifact.Event{received, signed, {Kind: artifact.Blocked, AsOf: 1}}, ledger.Blocked},
+		{"gone before it was pushed and signed again", []artifact.Event{signed, received, signed, {Kind: artifact.Vanished, AsOf: 1}}, ledger.Signed},
+		{"gone after all", []artifact.Event{signed, received, signed, {Kind: artifact.Vanished, AsOf: 3}}, ledger.Gone},
 		{"gone, whatever was looked for", []artifact.Event{signed, {Kind: artifact.Vanished}, none(artifact.Failed, 1)}, ledger.Failed},
 	}
 	for _, tt := range tests {
@@ -152,10 +154,6 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 		signedAt := map[artifact.Ref]uint64{}
 		for _, entry := range history {
 			ref, reason := entry.Event.Ref, policy.Reason(entry.Event.Reason)
-			if entry.Event.Kind == artifact.Vanished {
-				want[ref] = ledger.Gone
-				continue
-			}
 			skipped := entry.Event.Kind == artifact.Skipped
 			if entry.Event.Kind == artifact.Blocked || skipped && reason == policy.Blocked {
 				want[ref] = ledger.Blocked
@@ -165,13 +163,16 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 				signedAt[ref] = entry.Seq
 			}
 			looked := entry.Event.AsOf == 0 || entry.Event.AsOf >= signedAt[ref] // after the last signature
-			lacks := entry.Event.Unsigned || entry.Event.Kind == artifact.Removed || skipped && reason == policy.Observed
+			vanished := entry.Event.Kind == artifact.Vanished
+			lacks := entry.Event.Unsigned || vanished || entry.Event.Kind == artifact.Removed || skipped && reason == policy.Observed
 			if want[ref] == ledger.Signed && (!lacks || !looked) {
 				continue
 			}
 			switch entry.Event.Kind {
 			case artifact.Removed:
 				want[ref] = ledger.Unsigned
+			case artifact.Vanished:
+				want[ref] = ledger.Gone
 			case artifact.Received, artifact.Queued:
 				want[ref] = ledger.Pending
 			case artifact.Signed:

@@ -39,6 +39,44 @@ func TestDocument(t *testing.T) {
 	}
 }
 
+// No annotations at all are another thing than those of the signer.
+func TestEmptyAnnotationsAreKept(t *testing.T) {
+	for name, annotations := range map[string]map[string]string{"none": {}, "the signer's": nil, "its own": {"a": "b"}} {
+		want := document()
+		want.Annotations = annotations
+		data, err := want.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(data), `"annotations"`); got != (annotations != nil) {
+			t.Errorf("%s: %s has annotations: %t", name, data, got)
+		}
+		read, err := policy.DecodeDocument(data)
+		if err != nil || !reflect.DeepEqual(read.Annotations, annotations) {
+			t.Errorf("%s: got %#v, %v, want %#v", name, read.Annotations, err, annotations)
+		}
+		fallback := policy.Terms{Annotations: map[string]string{"of": "the signer"}}
+		terms := read.Policy(1).Terms.Or(fallback)
+		if _, taken := terms.Annotations["of"]; taken != (annotations == nil) {
+			t.Errorf("%s: signed with %v", name, terms.Annotations)
+		}
+		declared, err := policy.NewDeclared([]policy.Rule{{Projects: []string{"demo"}, Spec: want.Spec, Backfill: want.Backfill}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err = declared.Encode(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := policy.DecodeDeclared(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := again.Lookup("demo"); !reflect.DeepEqual(p.Terms.Annotations, annotations) || again.Revision() != declared.Revision() {
+			t.Errorf("%s, of a file: got %#v, want %#v", name, p.Terms.Annotations, annotations)
+		}
+	}
+}
+
 // What a newer program wrote must not be taken for a policy that asks for less.
 func TestDocumentsThatCannotBeRead(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -103,10 +103,11 @@ type Spec struct {
 	// Tags: a manifest is in scope if one of its tags is included and none is excluded.
 	Tags     Globs    `json:"tags,omitzero" key:"tags"`
 	Untagged Untagged `json:"untagged,omitempty" key:"untagged"`
-	// Format, Key and Annotations are those of the signer where they are empty.
+	// Format and Key are those of the signer where they are empty, and Annotations where they are nil: an empty map stands for
+	// none at all.
 	Format      Format            `json:"format,omitempty" key:"format"`
 	Key         string            `json:"key,omitempty" key:"key"`
-	Annotations map[string]string `json:"annotations,omitempty" key:"annotations"`
+	Annotations map[string]string `json:"annotations,omitzero" key:"annotations"`
 	Rate        Rate              `json:"rate,omitzero" key:"rate"`
 	// MaxInFlight is how many digests of the project one signer works on at once; 0 for the signer's own limit.
 	MaxInFlight int `json:"max_in_flight,omitempty" key:"max_in_flight"`

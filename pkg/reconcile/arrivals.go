@@ -62,6 +62,12 @@ func (l *look) listed(ctx context.Context, page []artifact.Listed) error {
 	return l.arrived(ctx, arrivals)
 }
 
+// onlyAccessoryTags recognises what cosign attaches, such as a legacy attestation, as far as tags can tell. Full sweeps ask a
+// signer to look.
+func onlyAccessoryTags(tags []string) bool {
+	return len(tags) > 0 && !slices.ContainsFunc(tags, func(tag string) bool { return !artifact.IsAccessoryTag(tag) })
+}
+
 // arrived asks for those that the ledger does not know to be cared for.
 func (l *look) arrived(ctx context.Context, arrivals []arrival) error {
 	// The look back repeats what the last sweep saw.

@@ -5,7 +5,8 @@
 //
 //   - A full sweep lists all manifests of one project. Each ends in exactly one of: signed, asked for, waiting already, given
 //     up (a dead letter), excluded, blocked, or unsigned and to be left so. It is due once in an interval, at a time of its own
-//     that spreads projects over the interval; after a failure it is tried again at each of the 24 parts of the interval.
+//     that spreads projects over the interval; after a failure it is tried again at each of the 24 parts of the interval, and
+//     so is one that somebody has asked for.
 //   - A recent sweep looks at what was pushed since the last one, for the whole Harbor: in Harbor's feed of pushes where that
 //     is to be had, else in each project's listing. It asks for what the ledger never heard of.
 //
@@ -15,6 +16,10 @@
 // as long as Harbor lists the manifests that were checked then, the keys and formats still suffice, and nothing is listed
 // beside them that was not looked at under the same keys. Else it checks for real and records the result, so that the next
 // sweep need not. Without an answer of the ledger a sweep pauses: no answer never counts as "unknown".
+//
+// That a signature is gone is said only after Harbor was asked for that manifest once more, as of a place in the ledger from
+// before: pages of the listing are older than what the ledger says. That a manifest is an accessory is what a signer has read:
+// no tag and no account is believed, and what Harbor lists as an artifact is asked for once.
 //
 // It writes changes only, and one summary. A sweep that is interrupted goes on at the page where it was. One worker that goes
 // on itself has lost nothing; another one gives no digest of the population and looks for no manifests that are gone, and

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -35,20 +34,15 @@ var errPanicked = errors.New("the check panicked")
 func subject(l artifact.Listed, k artifact.Known) policy.Subject {
 	return policy.Subject{
 		Ref: l.Ref, Tags: l.Tags, PushedAt: l.PushedAt, Now: time.Now(),
-		Accessory: onlyAccessoryTags(l.Tags) || isAccessory(k),
-		Signed:    signedBefore(k),
+		Accessory: isAccessory(k), Signed: signedBefore(k),
 	}
 }
 
-// onlyAccessoryTags recognises what Harbor lists as an artifact though cosign attached it, such as a legacy attestation.
-func onlyAccessoryTags(tags []string) bool {
-	return len(tags) > 0 && !slices.ContainsFunc(tags, func(tag string) bool { return !artifact.IsAccessoryTag(tag) })
-}
-
 // isAccessory says that a signer has read the manifest and found that it belongs to another one. That stays so: the digest
-// names the content.
+// names the content. Nothing else is proof of it, such as a tag like those of cosign, or who has pushed it: whatever Harbor
+// lists as an artifact, signers are asked for once.
 func isAccessory(k artifact.Known) bool {
-	return k.State == isSkipped && (k.Reason == string(policy.IsAccessory) || k.Reason == string(policy.OwnPush))
+	return k.State == isSkipped && k.Reason == string(policy.IsAccessory)
 }
 
 // signedBefore holds for ever, also where the manifest was gone meanwhile: else a sweep would decide by what another one wrote.
@@ -90,11 +84,15 @@ func (s *pass) excluded(ctx context.Context, l artifact.Listed, k artifact.Known
 		if len(missingFrom(l, k.Signatures)) == 0 {
 			return nil
 		}
-		signed, _, err := s.check(ctx, l, k)
+		fresh, asOf, err := s.afresh(ctx, l)
+		if err != nil {
+			return endless(err)
+		}
+		signed, _, err := s.check(ctx, fresh, k)
 		if err != nil || signed {
 			return endless(err)
 		}
-		if err := s.removed(ctx, l, k); err != nil {
+		if err := s.removed(ctx, fresh, k, asOf); err != nil {
 			return err
 		}
 	} else if k.State == isSkipped && k.Reason == string(d.Reason) {
@@ -106,24 +104,29 @@ func (s *pass) excluded(ctx context.Context, l artifact.Listed, k artifact.Known
 // inScope looks at the signatures of a manifest that is to have some. parent is the index for which it is in scope, if that is
 // why.
 func (s *pass) inScope(ctx context.Context, l artifact.Listed, k artifact.Known, d policy.Decision, parent string) error {
-	signed, retired, err := s.signed(ctx, l, k)
-	if errors.Is(err, errEnds) {
+	v, err := s.signed(ctx, l, k)
+	asOf := s.reached
+	if err == nil && k.State == isSigned && v.lost(l, k) {
+		if l, asOf, err = s.afresh(ctx, l); err == nil {
+			v, err = s.signed(ctx, l, k)
+		}
+	}
+	if err := endless(err); err != nil {
 		return err
 	}
-	if retired {
+	if v.retired {
 		s.sum.Retired++
 	}
-	if signed {
+	if v.signed {
 		s.sum.Signed++
 		if k.State == isDead {
 			return s.r.cfg.Queue.ClearDead(ctx, l.Ref)
 		}
 		return nil
 	}
-	missing := missingFrom(l, k.Signatures)
-	vanished := len(missing) > 0 && (k.State == isSigned || k.State == isUnsigned)
-	if vanished && err == nil && k.State == isSigned {
-		if err := s.removed(ctx, l, k); err != nil {
+	vanished := len(missingFrom(l, k.Signatures)) > 0 && (k.State == isSigned || k.State == isUnsigned)
+	if err == nil && k.State == isSigned && v.lost(l, k) {
+		if err := s.removed(ctx, l, k, asOf); err != nil {
 			return err
 		}
 	}
@@ -133,6 +136,7 @@ func (s *pass) inScope(ctx context.Context, l artifact.Listed, k artifact.Known,
 		if err == nil && !isObserved(k) {
 			return s.record(ctx, artifact.Event{
 				Kind: artifact.Skipped, Ref: l.Ref, Reason: string(policy.Observed), Detail: "it would be signed if the mode were sign",
+				AsOf: asOf,
 			})
 		}
 		return nil
@@ -144,15 +148,20 @@ func (s *pass) inScope(ctx context.Context, l artifact.Listed, k artifact.Known,
 	}
 }
 
-// removed records that signatures have vanished.
-func (s *pass) removed(ctx context.Context, l artifact.Listed, k artifact.Known) error {
+// removed records that signatures have vanished, or that those that are listed count no more, as of a sequence that the ledger
+// had reached before that was seen: what was signed since stays so.
+func (s *pass) removed(ctx context.Context, l artifact.Listed, k artifact.Known, asOf uint64) error {
 	missing := missingFrom(l, k.Signatures)
 	event := artifact.Event{
-		Kind: artifact.Removed, Ref: l.Ref, Signatures: missing, Unsigned: true,
+		Kind: artifact.Removed, Ref: l.Ref, Signatures: missing, Unsigned: true, AsOf: asOf,
 		Detail: "a signature that was verified is no longer among those that Harbor lists",
 	}
+	if len(missing) == 0 {
+		event.Signatures = k.Signatures
+		event.Detail = "the signatures that were verified are listed and count no more: their key is not accepted any longer, or their tag was moved"
+	}
 	var parts []string
-	for _, e := range missing {
+	for _, e := range event.Signatures {
 		parts = append(parts, e.Digest)
 	}
 	if err := s.record(ctx, event, parts...); err != nil {
@@ -170,7 +179,7 @@ func (s *pass) request(ctx context.Context, l artifact.Listed, k artifact.Known,
 	if err != nil {
 		return fmt.Errorf("looking for a dead letter of %s: %w", l.Ref, err)
 	}
-	if dead && s.at.Slot >= 0 && time.Since(since) < s.r.cfg.DeadRetry {
+	if dead && !s.at.Retries && time.Since(since) < s.r.cfg.DeadRetry {
 		s.sum.Failed++
 		return nil
 	}

@@ -82,6 +82,7 @@ func (r *Reconciler) claim(ctx context.Context, p policy.Policy, project string,
 		return skip("another sweep of the project is in work")
 	case !st.Unfinished && slot == st.Slot, slot < 0 && !st.Unfinished && st.coversAdHoc(asked, p.Revision):
 		return skip("it is done")
+	case slot >= 0 && st.Unfinished: // whatever it was that failed, it is made up for
 	case slot >= 0 && !st.SucceededAt.Before(asked):
 		return skip("the project was swept after its time")
 	case slot >= 0 && !r.calendar.own(slot) && !st.Again && now.Sub(st.SucceededAt) < r.cfg.Interval:
@@ -91,15 +92,17 @@ func (r *Reconciler) claim(ctx context.Context, p policy.Policy, project string,
 	if s == nil {
 		s = newPass(r, p, project)
 		s.at = progress{Slot: slot, Worker: r.worker, Policy: p.Revision, Unfinished: true, SucceededAt: st.SucceededAt}
+		s.at.Retries = slot < 0 || st.Again
 		s.revision = revision
 		s.began = now
 		s.at.Sweep.StartedAt = now.UTC()
 		s.sum = s.at.Sweep
+		s.saved = s.at.place
 	}
 	s.correlation = "sweep-" + project + "-" + strconv.FormatInt(s.at.Slot, 10)
 	s.log = log.With().Str("correlation_id", s.correlation).Logger()
 	s.at.Worker, s.at.BeatAt, s.at.Again = r.worker, now.UTC(), s.again
-	if s.revision, err = r.save(ctx, project, s.at, s.revision); err != nil {
+	if s.revision, err = r.save(ctx, project, s.small(s.at), s.revision); err != nil {
 		if errors.Is(err, policy.ErrConflict) {
 			return nil, fault.After(time.Second, fault.Unavailable, err) // another worker was faster: look again
 		}
@@ -112,9 +115,10 @@ func (r *Reconciler) claim(ctx context.Context, p policy.Policy, project string,
 	return s, nil
 }
 
-// coversAdHoc says whether a sweep does what somebody asks for at a time: it began later, under the same policy.
+// coversAdHoc says whether a sweep does what somebody asks for at a time: it began later, under the same policy, and asks for
+// dead letters as well.
 func (p progress) coversAdHoc(asked time.Time, revision string) bool {
-	return p.Sweep.StartedAt.After(asked) && p.Policy == revision && (p.Unfinished || p.SucceededAt.After(asked))
+	return p.Retries && p.Sweep.StartedAt.After(asked) && p.Policy == revision && (p.Unfinished || p.SucceededAt.After(asked))
 }
 
 // resume gives the sweep that is to be gone on with, or nil for a new one.
@@ -140,6 +144,7 @@ func (r *Reconciler) resume(st progress, revision uint64, p policy.Policy, proje
 	}
 	s := newPass(r, p, project)
 	s.at, s.sum, s.revision, s.began, s.again = st, st.Sweep, revision, st.Sweep.StartedAt, st.Again
+	s.saved = st.place
 	s.at.Partial = s.at.Pages > 0
 	s.requests.Store(int64(st.Sweep.Requests))
 	s.seen.blind = s.at.Partial

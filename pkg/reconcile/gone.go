@@ -59,10 +59,14 @@ func (s *pass) confirmEmpty(ctx context.Context) error {
 
 // missing looks at one manifest that the listing did not show.
 func (s *pass) missing(ctx context.Context, ref artifact.Ref) error {
+	asOf, err := s.ledgerSeq(ctx)
+	if err != nil {
+		return err
+	}
 	l, err := s.r.cfg.Harbor.Artifact(ctx, ref)
 	switch {
 	case fault.Is(err, fault.Gone):
-		return s.gone(ctx, ref)
+		return s.gone(ctx, ref, asOf)
 	case err != nil:
 		s.unanswered++
 		if ctx.Err() != nil || s.unanswered > maxUnanswered {
@@ -80,10 +84,12 @@ func (s *pass) missing(ctx context.Context, ref artifact.Ref) error {
 }
 
 // gone records that a manifest is no longer there. Its dead letter, if it has one, asks for what cannot be done.
-func (s *pass) gone(ctx context.Context, ref artifact.Ref) error {
+//
+// It may have been pushed again, and signed, since Harbor was asked: what was signed behind asOf stays.
+func (s *pass) gone(ctx context.Context, ref artifact.Ref, asOf uint64) error {
 	s.unanswered = 0
 	if err := s.record(ctx, artifact.Event{
-		Kind: artifact.Vanished, Ref: ref, Detail: "no longer in Harbor's listing, and Harbor says that it is not there",
+		Kind: artifact.Vanished, Ref: ref, AsOf: asOf, Detail: "no longer in Harbor's listing, and Harbor says that it is not there",
 	}); err != nil {
 		return err
 	}

@@ -41,13 +41,15 @@ type pass struct {
 	revision uint64
 	savedAt  time.Time
 	again    bool
+	saved    place     // the last one that is small enough for the state
 	saidAt   time.Time // of the last progress line
 
 	// sum is what was counted until now, requests how often Harbor was asked.
 	sum      artifact.Sweep
 	requests atomic.Int64
-	// harborBegan is when the sweep began, by Harbor's clock.
+	// harborBegan is when the sweep began, by Harbor's clock, and reached a sequence that the ledger had reached by then.
 	harborBegan time.Time
+	reached     uint64
 
 	seen population
 	held holding
@@ -70,6 +72,12 @@ func (s *pass) run(ctx context.Context) error {
 	}
 	if s.harborBegan.IsZero() {
 		s.harborBegan = s.r.clock.now(ctx, s.r.cfg.Harbor).Add(time.Until(s.began))
+	}
+	if s.reached == 0 {
+		var err error
+		if s.reached, err = s.ledgerSeq(ctx); err != nil {
+			return err
+		}
 	}
 	if !s.listed {
 		if err := s.r.cfg.Harbor.Population(ctx, s.project, s.at.Cursor, s.page); err != nil {
@@ -153,6 +161,9 @@ func (s *pass) batch(ctx context.Context, listed []artifact.Listed) error {
 		if err := s.examine(ctx, l, known[i]); err != nil {
 			s.seen.remove(l.Ref)
 			s.sum = before // this one is looked at again
+			if errors.Is(err, errDeleted) {
+				continue // by the search for what is gone
+			}
 			return err
 		}
 		if err := s.beat(ctx, saveEach*4); err != nil {

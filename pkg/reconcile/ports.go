@@ -33,6 +33,8 @@ type Queue interface {
 	Record(ctx context.Context, event artifact.Event) (seq uint64, err error)
 	// DeadSince says when the dead letter of ref was written; found is false if there is none.
 	DeadSince(ctx context.Context, ref artifact.Ref) (since time.Time, found bool, err error)
+	// LedgerSeq is the sequence of the newest event.
+	LedgerSeq(ctx context.Context) (uint64, error)
 	// ClearDead removes the dead letter of ref; none is a success.
 	ClearDead(ctx context.Context, ref artifact.Ref) error
 	Propose(ctx context.Context, kind, key string, slot int64) (accepted bool, err error)

@@ -19,6 +19,9 @@ const (
 	// saveEach and savePages are after how long, and after how many pages, a sweep saves where it is.
 	saveEach  = 5 * time.Second
 	savePages = 10
+	// maxEdge is how many manifests of one second a state names, so that it stays far below what can be saved, however long
+	// their names are.
+	maxEdge = 500
 	// stopTimeout bounds the last save of a sweep that is interrupted.
 	stopTimeout = 5 * time.Second
 )
@@ -41,10 +44,10 @@ type progress struct {
 	// Again asks for another sweep when this one ends: somebody asked for one meanwhile.
 	Again bool `json:"again,omitempty"`
 
-	// Cursor is where to go on, and Sweep what was counted until there; Sweep.StartedAt is when the sweep began.
-	Cursor artifact.Cursor `json:"cursor,omitzero"`
-	Pages  int             `json:"pages,omitempty"`
-	Sweep  artifact.Sweep  `json:"sweep"`
+	// Retries says that the sweep asks for dead letters however young they are: somebody has asked for it.
+	Retries bool `json:"retries,omitempty"`
+
+	place
 	// Holds says that decisions were put off until the end, or depend on indexes that were seen: only the worker that has seen
 	// them can go on.
 	Holds bool `json:"holds,omitempty"`
@@ -52,6 +55,13 @@ type progress struct {
 	Partial bool `json:"partial,omitempty"`
 	// Stuck counts the failures since the cursor moved last.
 	Stuck int `json:"stuck,omitempty"`
+}
+
+// place is where to go on, and what was counted until there; Sweep.StartedAt is when the sweep began.
+type place struct {
+	Cursor artifact.Cursor `json:"cursor,omitzero"`
+	Pages  int             `json:"pages,omitempty"`
+	Sweep  artifact.Sweep  `json:"sweep"`
 }
 
 // inWork says whether some worker is at it now.
@@ -89,9 +99,20 @@ func (r *Reconciler) save(ctx context.Context, project string, p progress, expec
 	return revision, nil
 }
 
+// small gives a state that can be saved.
+func (s *pass) small(p progress) progress {
+	if len(p.Cursor.Edge) > maxEdge {
+		p.place = s.saved
+	}
+	s.saved = p.place
+	return p
+}
+
 // keep saves a state of this pass. Somebody may have written since: whoever asks for another sweep, which is taken over, or a
-// worker that goes on with this one, which is errOvertaken.
+// worker that goes on with this one, which is errOvertaken. Where very many manifests were pushed within a second, it is the
+// place before them that is saved: only another worker has to list them again.
 func (s *pass) keep(ctx context.Context, p progress) error {
+	p = s.small(p)
 	for range 3 {
 		p.Again = p.Again || s.again
 		revision, err := s.r.save(ctx, s.project, p, s.revision)

@@ -156,7 +156,7 @@ func wanted(t *testing.T, w *world) map[artifact.Ref]string {
 			k := known(t, w, l.Ref)
 			s := policy.Subject{
 				Ref: l.Ref, Tags: l.Tags, PushedAt: l.PushedAt, Now: time.Now(), Signed: len(k.Signatures) > 0,
-				Accessory: k.State == "skipped" && k.Reason == "accessory" || len(l.Tags) == 1 && l.Tags[0] == accessoryTag(),
+				Accessory: k.State == "skipped" && k.Reason == "accessory",
 			}
 			d := policy.Decide(p, s)
 			if !d.Sign && d.Reason != policy.Observed && child[l.Ref.Digest()] {

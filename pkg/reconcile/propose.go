@@ -17,6 +17,9 @@ const listedFor = 5 * time.Minute
 // loadingPause is how soon it is tried again while the policies are being read.
 const loadingPause = 200 * time.Millisecond
 
+// errNeverListed says that Harbor's projects are not known, not even those of before.
+var errNeverListed = errors.New("listing the projects for the first time")
+
 // Run proposes ticks until ctx ends: one for recent sweeps at each of their intervals, and one for each project at each part
 // of the interval of full sweeps.
 func (r *Reconciler) Run(ctx context.Context) error {
@@ -118,7 +121,10 @@ func (m *listMemory) names(ctx context.Context, h Harbor) ([]string, error) {
 		return m.last, nil
 	}
 	projects, err := h.AllProjects(ctx)
-	if err != nil {
+	switch {
+	case err != nil && m.at.IsZero():
+		return nil, fmt.Errorf("%w: %w", errNeverListed, err)
+	case err != nil:
 		return m.last, fmt.Errorf("listing the projects: %w", err)
 	}
 	m.last = nil

@@ -25,6 +25,8 @@ const (
 	shares = 60
 	// distrust is how long the feed is not used after it has missed a push.
 	distrust = time.Hour
+	// maxBehind is how many projects a state names, so that it stays far below what can be saved.
+	maxBehind = 500
 	// behindFor is after how long full sweeps alone care for a project that could not be looked at.
 	behindFor = 24 * time.Hour
 )
@@ -63,7 +65,7 @@ func (r *Reconciler) recent(ctx context.Context, slot int64) error {
 		return nil
 	}
 	l := &look{
-		r: r, slot: slot, st: st, revision: revision, policies: map[string]policy.Policy{},
+		r: r, slot: slot, st: st, revision: revision, policies: map[string]policy.Policy{}, behind: map[string]time.Time{},
 		log: r.cfg.Logger.With().Str("kind", Recent).Int64("slot", slot).Logger(),
 	}
 	if err := l.beat(ctx, 0); err != nil {
@@ -126,6 +128,9 @@ type look struct {
 	// checking says that what is looked at now is known already if the feed or the webhooks tell everything.
 	checking bool
 
+	// behind are the projects that this sweep cannot look at, and from when on they are to be looked at.
+	behind map[string]time.Time
+
 	pushes, requested, pending, dead int
 }
 
@@ -146,15 +151,29 @@ func (l *look) run(ctx context.Context) error {
 	if latest := l.now.Add(-overlap); l.since.After(latest) {
 		l.since = latest // Harbor's clock was set back
 	}
-	behind := l.st.Behind
-	l.st.Behind = map[string]time.Time{}
-	err = l.all(ctx, behind)
-	if err != nil {
-		maps.Copy(l.st.Behind, behind)
-		return err
+	if err := l.all(ctx, l.st.Behind); err != nil {
+		return err // the next one looks from the same times on
 	}
-	l.st.Watermark = l.now
+	l.st.Watermark, l.st.Behind = l.now, l.behind
+	if len(l.behind) > maxBehind {
+		l.st.Watermark, l.st.Behind = l.allBehind(), nil
+	}
 	return nil
+}
+
+// allBehind is the watermark where more projects are behind than a state can name: then all are.
+func (l *look) allBehind() time.Time {
+	oldest := l.now
+	for _, at := range l.behind {
+		if at.Before(oldest) {
+			oldest = at
+		}
+	}
+	// The next sweep looks back from the watermark, and is not to go back further each time.
+	if oldest = oldest.Add(overlap); oldest.Before(l.now.Add(-behindFor)) {
+		oldest = l.now.Add(-behindFor)
+	}
+	return oldest
 }
 
 func (l *look) all(ctx context.Context, behind map[string]time.Time) error {
@@ -168,8 +187,8 @@ func (l *look) all(ctx context.Context, behind map[string]time.Time) error {
 	}
 	l.r.sourceIs(l.source, l.log)
 	names, err := l.r.enabled(ctx)
-	if errors.Is(err, policy.ErrNotLoaded) {
-		return err
+	if errors.Is(err, policy.ErrNotLoaded) || errors.Is(err, errNeverListed) && fault.Is(err, fault.Transient) {
+		return err // nobody would come back to the pushes of those that are not known
 	}
 	if err != nil {
 		l.log.Warn().Err(err).Msg("not all projects are known: recent pushes are looked for in the others")
@@ -236,7 +255,7 @@ func (l *look) list(ctx context.Context, since map[string]time.Time, checks map[
 		case ctx.Err() != nil:
 			return err
 		case fault.Is(err, fault.Transient):
-			l.st.Behind[name] = since[name]
+			l.behind[name] = since[name]
 			l.log.Warn().Err(err).Str("project", name).Msg("recent pushes of a project cannot be listed: the next sweep tries again")
 			if unanswered++; unanswered > maxUnanswered {
 				return fmt.Errorf("listing the recent pushes of %s: %w", name, err)
@@ -255,8 +274,8 @@ func (l *look) admits(ctx context.Context, project string, since time.Time) bool
 	}
 	p, err := l.r.cfg.Policies.Policy(ctx, project)
 	if err != nil {
-		if at, found := l.st.Behind[project]; !found || since.Before(at) {
-			l.st.Behind[project] = since
+		if at, found := l.behind[project]; !found || since.Before(at) {
+			l.behind[project] = since
 		}
 		l.log.Warn().Err(err).Str("project", project).Msg("the policy of a project cannot be read: its recent pushes are looked at later")
 		return false

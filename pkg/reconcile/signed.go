@@ -7,17 +7,59 @@ import (
 	"slices"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// errEnds marks a failure that ends the sweep, or lets it pause. Others are about one digest.
-var errEnds = errors.New("the sweep cannot go on")
+var (
+	// errEnds marks a failure that ends the sweep, or lets it pause. Others are about one digest.
+	errEnds = errors.New("the sweep cannot go on")
+	// errDeleted says that Harbor has lost a manifest since it listed it.
+	errDeleted = errors.New("the manifest is gone")
+)
 
-// endless gives nothing for a failure that is about one digest.
+// verdict is what is found of the signatures of a manifest.
+type verdict struct {
+	// signed says that they are what the policy asks for, retired that only keys made them that sign no more, and none that
+	// not one counts.
+	signed, retired, none bool
+}
+
+// lost says that signatures are missing that the ledger has, or that those that are there count no more.
+func (v verdict) lost(l artifact.Listed, k artifact.Known) bool {
+	return !v.signed && (v.none || len(missingFrom(l, k.Signatures)) > 0)
+}
+
+// endless gives nothing for a failure that leaves open whether a manifest is signed, and is about that alone.
 func endless(err error) error {
-	if errors.Is(err, errEnds) {
+	if errors.Is(err, errEnds) || errors.Is(err, errDeleted) {
 		return err
 	}
 	return nil
+}
+
+// afresh asks Harbor for a manifest once more, and gives a sequence that the ledger had reached before. What was listed is
+// older than the ledger's answer: somebody may have signed in between. The error is errDeleted if there is no such manifest.
+func (s *pass) afresh(ctx context.Context, l artifact.Listed) (fresh artifact.Listed, asOf uint64, err error) {
+	if asOf, err = s.ledgerSeq(ctx); err != nil {
+		return l, 0, fmt.Errorf("%w: %w", errEnds, err)
+	}
+	fresh, err = s.r.cfg.Harbor.Artifact(ctx, l.Ref)
+	switch {
+	case fault.Is(err, fault.Gone):
+		return l, 0, fmt.Errorf("%w: %w", errDeleted, err)
+	case err != nil:
+		return l, 0, s.failed(ctx, l, err)
+	}
+	return fresh, asOf, nil
+}
+
+// ledgerSeq is a sequence that the ledger has reached: at least 1, because 0 would stand for the moment of the record.
+func (s *pass) ledgerSeq(ctx context.Context) (uint64, error) {
+	seq, err := s.r.cfg.Queue.LedgerSeq(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("asking how far the ledger is: %w", err)
+	}
+	return max(seq, 1), nil
 }
 
 // missingFrom gives the signatures that Harbor no longer lists.
@@ -31,30 +73,32 @@ func missingFrom(l artifact.Listed, signatures []artifact.Evidence) []artifact.E
 	return missing
 }
 
-// signed says whether a manifest has what its policy asks for. An error says that it cannot be told, and false that it is to
-// be asked for; errEnds stands for those that may be everybody's. retired says that only keys have signed that sign no more.
-func (s *pass) signed(ctx context.Context, l artifact.Listed, k artifact.Known) (signed, retired bool, err error) {
+// signed says whether a manifest has what its policy asks for. An error says that it cannot be told, so that it is to be asked
+// for; errEnds stands for those that may be everybody's.
+func (s *pass) signed(ctx context.Context, l artifact.Listed, k artifact.Known) (verdict, error) {
 	recalled, sufficient, retired, err := s.recall(ctx, l, k)
 	switch {
 	case err != nil:
-		return false, false, s.failed(ctx, l, err)
+		return verdict{}, s.failed(ctx, l, err)
 	case recalled && sufficient:
-		return true, retired, nil
+		return verdict{signed: true, retired: retired}, nil
 	case recalled && retired && len(l.Signatures) == len(distinct(k.Signatures)):
-		return false, true, nil // a new signature of the active key is all that is missing, and none of those that are there
+		// A new signature of the active key is all that is missing, and none of those that are there.
+		return verdict{retired: true}, nil
 	case len(l.Signatures) == 0:
-		return false, false, nil // Harbor's word is good for "there is none"
+		return verdict{none: true}, nil // Harbor's word is good for "there is none"
 	}
 	signed, evidence, err := s.check(ctx, l, k)
 	if err != nil || !signed {
 		// Where the active key alone counts, it may be that retired ones have signed.
-		return false, retired && len(missingFrom(l, k.Signatures)) == 0, err
+		retired = retired && len(missingFrom(l, k.Signatures)) == 0
+		return verdict{retired: retired, none: err == nil && !retired && len(evidence) == 0}, err
 	}
 	_, retired, err = s.r.cfg.Verifier.Sufficient(ctx, s.policy, evidence)
 	if err != nil {
-		return true, false, nil //nolint:nilerr // it was verified just now; only whose key it is stays open
+		return verdict{signed: true}, nil //nolint:nilerr // it was verified just now; only whose key it is stays open
 	}
-	return true, retired, nil
+	return verdict{signed: true, retired: retired}, nil
 }
 
 // recall says whether what the ledger knows of a check holds for what Harbor lists now, and whether it suffices.

@@ -84,6 +84,7 @@ type world struct {
 	verifyErr                                            func(artifact.Ref) error
 	onPage                                               func(number int) error
 	onKnown                                              func()
+	onArtifact                                           func() // called after an answer
 }
 
 type saved struct {
@@ -206,6 +207,9 @@ func (w *world) Feed(ctx context.Context, since, until time.Time, each func(cont
 }
 
 func (w *world) Artifact(_ context.Context, ref artifact.Ref) (artifact.Listed, error) {
+	if w.onArtifact != nil {
+		defer w.onArtifact()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := cmp.Or(w.count("artifact"), w.artifactErr); err != nil {
@@ -267,6 +271,12 @@ func (w *world) DeadSince(_ context.Context, ref artifact.Ref) (time.Time, bool,
 	defer w.mu.Unlock()
 	since, found := w.dead[ref]
 	return since, found, w.queueErr
+}
+
+func (w *world) LedgerSeq(context.Context) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seq, w.queueErr
 }
 
 func (w *world) ClearDead(_ context.Context, ref artifact.Ref) error {
@@ -362,55 +372,3 @@ func (w *world) Enabled(listed []string) ([]string, error) {
 	slices.Sort(names)
 	return names, nil
 }
-
-func (w *world) counts(p policy.Policy, keyID string) bool {
-	return keyID == activeKey || keyID == retiredKey && !p.Terms.ActiveKeyOnly
-}
-
-func (w *world) Sufficient(_ context.Context, p policy.Policy, evidence []artifact.Evidence) (ok, retired bool, err error) {
-	by := func(key string) bool {
-		return slices.ContainsFunc(evidence, func(e artifact.Evidence) bool { return e.KeyID == key })
-	}
-	switch {
-	case by(activeKey):
-		return true, false, nil
-	case by(retiredKey):
-		return !p.Terms.ActiveKeyOnly, true, nil
-	default:
-		return false, false, nil
-	}
-}
-
-func (w *world) Verify(_ context.Context, p policy.Policy, l artifact.Listed) ([]artifact.Evidence, string, bool, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.verified++
-	if w.verifyErr != nil {
-		if err := w.verifyErr(l.Ref); err != nil {
-			return nil, "", false, err
-		}
-	}
-	for _, digest := range l.Signatures {
-		if key := w.keys[digest]; w.counts(p, key) {
-			return []artifact.Evidence{{Format: artifact.Legacy, KeyID: key, Digest: digest}}, "", true, nil
-		}
-	}
-	return nil, "", false, nil
-}
-
-func (w *world) Tag(_ context.Context, ref artifact.Ref) (string, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.requests["tag"]++
-	if tag, found := w.tags[ref]; found {
-		return tag, nil
-	}
-	for _, l := range w.population {
-		if l.Ref == ref && len(l.Signatures) > 0 {
-			return l.Signatures[0], nil
-		}
-	}
-	return "", nil
-}
-
-func (w *world) KeySet() string { return w.keySet }

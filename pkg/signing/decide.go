@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -76,7 +77,7 @@ func subjectOf(r artifact.Request, description artifact.Description) policy.Subj
 func (s *Service) decide(ctx context.Context, j *job, p policy.Policy) (policy.Decision, error) {
 	j.subject.Now = s.cfg.Now()
 	if !p.NeedsTags() || j.subject.Child || j.subject.Signed {
-		return policy.Decide(p, j.subject), nil
+		return s.backfilled(ctx, j, p, policy.Decide(p, j.subject))
 	}
 	whatever := j.subject
 	whatever.Child = true
@@ -96,7 +97,7 @@ func (s *Service) decide(ctx context.Context, j *job, p policy.Policy) (policy.D
 	switch d.Reason {
 	case policy.NoTag, policy.TagOutOfScope, policy.TagExcluded:
 	default:
-		return d, nil
+		return s.backfilled(ctx, j, p, d)
 	}
 	// A child of an index is in scope whatever its tags are, whoever asks for it first: its own push or the index.
 	queued, err := s.cfg.Queue.LastQueued(ctx, j.subject.Ref)
@@ -107,7 +108,32 @@ func (s *Service) decide(ctx context.Context, j *job, p policy.Policy) (policy.D
 		return d, nil
 	}
 	j.subject.Child = true
-	return policy.Decide(p, j.subject), nil
+	return s.backfilled(ctx, j, p, policy.Decide(p, j.subject))
+}
+
+// backfilled decides again about a manifest that is too old for the policy by the time at which Harbor got it: a push of now,
+// or an index that names it, may have been refused because this request waited already.
+func (s *Service) backfilled(ctx context.Context, j *job, p policy.Policy, d policy.Decision) (policy.Decision, error) {
+	if d.Reason != policy.NotBackfilled {
+		return d, nil
+	}
+	subject := j.subject
+	_, event, err := s.cfg.Queue.LastReceived(ctx, subject.Ref)
+	if err != nil {
+		return d, fmt.Errorf("looking for a push of the manifest: %w", err)
+	}
+	if event.Time.Before(p.From) { // as that of no push is
+		queued, err := s.cfg.Queue.LastQueued(ctx, subject.Ref)
+		if err != nil {
+			return d, fmt.Errorf("looking for an index that names the manifest: %w", err)
+		}
+		if queued == 0 {
+			return d, nil
+		}
+		subject.Child = true
+	}
+	subject.PushedAt = time.Time{}
+	return policy.Decide(p, subject), nil
 }
 
 // decideAgain decides with the policy as it is now. It comes right before the key signs, so that a pause, a block and a

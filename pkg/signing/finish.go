@@ -14,6 +14,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/policy"
 )
 
 // Delays between attempts: they double from the first to the last, and vary so that what failed together does not come
@@ -84,7 +85,7 @@ func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.E
 	r := j.request
 	unsigned := j.unsigned && (kind == artifact.Failed || kind == artifact.Dead)
 	asOf := uint64(0)
-	if unsigned {
+	if unsigned || reason == string(policy.Observed) {
 		asOf = max(j.asOf, 1) // 0 would stand for the moment of the record
 	}
 	return artifact.Event{
@@ -184,7 +185,7 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 			err = errors.Join(err, buryErr)
 		}
 	}
-	delay := s.delay(j.delivery.Attempts(), f)
+	delay := s.delay(s.failures(j), f)
 	s.metrics.failed(artifact.Failed, f)
 	log.Warn().Err(err).Dur("delay_ms", delay).Msg("attempt failed: it will be repeated")
 	s.recordFailure(ctx, j, f, err)
@@ -198,6 +199,7 @@ func (s *Service) postpone(ctx context.Context, j *job, f fault.Error, log zerol
 	wait := max(f.RetryAfter, leastPause)
 	delay := wait - rand.N(wait/2) //nolint:gosec // spreads load, keeps no secret
 	s.metrics.failed(artifact.Failed, f)
+	s.postponed.put(j.request.Ref, j.delivery.Attempts())
 	log.Debug().Err(f.Err).Dur("delay_ms", delay).Msg("signing is paused: the request waits")
 	if err := j.delivery.Retry(ctx, delay); err != nil {
 		log.Warn().Err(err).Msg("giving the request back failed: the queue will deliver it when its deadline has passed")
@@ -238,7 +240,7 @@ func (s *Service) bury(ctx context.Context, j *job, f fault.Error, detail string
 // recordFailure writes the first, second, fourth, eighth … failure into the ledger: a long outage leaves a short trace
 // for each digest. A record that fails is no reason to fail again.
 func (s *Service) recordFailure(ctx context.Context, j *job, f fault.Error, cause error) {
-	if bits.OnesCount64(j.delivery.Attempts()) != 1 {
+	if bits.OnesCount64(s.failures(j)) != 1 {
 		return
 	}
 	e := s.newEvent(j, artifact.Failed, string(f.Reason))
@@ -247,6 +249,16 @@ func (s *Service) recordFailure(ctx context.Context, j *job, f fault.Error, caus
 	if err := s.record(ctx, e); err != nil {
 		s.cfg.Logger.Warn().Err(err).Str("digest", e.Ref.Digest()).Msg("recording a failed attempt failed")
 	}
+}
+
+// failures is how many attempts have failed, with this one. Those that met a pause are no failures, as far as this process has
+// seen them.
+func (s *Service) failures(j *job) uint64 {
+	attempts := j.delivery.Attempts()
+	if met, found := s.postponed.get(j.request.Ref); found && met < attempts {
+		return attempts - met
+	}
+	return attempts
 }
 
 // delay is how long a failed request waits: what the other side asked for, but at least an exponential delay with up to

@@ -281,3 +281,22 @@ func TestAProjectThatIsDeletedDuringTheWork(t *testing.T) {
 	wantEnd(t, w, ref, artifact.Vanished, "")
 	wantUntouched(t, w, k)
 }
+
+// TestTheFirstFailureAfterAPause is the first: it is recorded, and repeated soon, however often the request has met the pause.
+func TestTheFirstFailureAfterAPause(t *testing.T) {
+	w := newWorld(t, "demo")
+	s, _ := newService(t, w)
+	ref := w.push(t, "demo/app", ociImage, image)
+	w.change(pause)
+	w.attempt(t, s, ref, 299)
+	w.attempt(t, s, ref, 300)
+	w.change(resume)
+	w.fail = failing("put manifest")
+	if d := w.attempt(t, s, ref, 301); d.ended != "retry" || d.delay > time.Second || len(w.events(artifact.Failed, ref)) != 1 {
+		t.Errorf("the delivery ended %q with delay %s and %+v, want it repeated within a second, and recorded",
+			d.ended, d.delay, w.events(artifact.Failed, ref))
+	}
+	if d := w.attempt(t, s, ref, 303); d.delay < time.Second || len(w.events(artifact.Failed, ref)) != 1 {
+		t.Errorf("the third failure: delay %s and %d events, want a longer one, and no second event", d.delay, len(w.events(artifact.Failed, ref)))
+	}
+}

@@ -36,6 +36,9 @@ const (
 // pushedSize is of how many repositories it is remembered that they have the constant configuration.
 const pushedSize = 10_000
 
+// postponedSize is of how many requests it is remembered that they have met a pause.
+const postponedSize = 10_000
+
 // policyTries bounds how often one attempt meets a policy that is changed meanwhile.
 const policyTries = 3
 
@@ -69,6 +72,8 @@ type Service struct {
 	metrics *metrics
 	// pushed are the repositories into which this process has put the constant configuration.
 	pushed *recent[string, struct{}]
+	// postponed is how many attempts a request had when it met a pause last.
+	postponed *recent[artifact.Ref, uint64]
 	// ledgerSeq is the highest sequence of the ledger that this process has seen, and asked when it asked for it last, in
 	// nanoseconds.
 	ledgerSeq atomic.Uint64
@@ -92,7 +97,10 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, metrics: newMetrics(cfg.Registerer), pushed: &recent[string, struct{}]{size: pushedSize}}, nil
+	return &Service{
+		cfg: cfg, metrics: newMetrics(cfg.Registerer),
+		pushed: &recent[string, struct{}]{size: pushedSize}, postponed: &recent[artifact.Ref, uint64]{size: postponedSize},
+	}, nil
 }
 
 // outcome is how an attempt that did not fail ended.
@@ -272,6 +280,9 @@ func (s *Service) decideAndSign(ctx context.Context, j *job, m artifact.Manifest
 			return outcome{}, err
 		}
 	}
+	if d.Reason == policy.Observed {
+		return s.observe(ctx, j, d, description.MediaType)
+	}
 	if !d.Sign {
 		return notSigned(d, description.MediaType), nil
 	}
@@ -282,6 +293,31 @@ func (s *Service) decideAndSign(ctx context.Context, j *job, m artifact.Manifest
 		return notSigned(changed.decision, description.MediaType), nil
 	}
 	return out, err
+}
+
+// observe says whether a manifest is signed that is not to be signed now. It changes nothing in the registry.
+func (s *Service) observe(ctx context.Context, j *job, d policy.Decision, mediaType string) (outcome, error) {
+	out := notSigned(d, mediaType)
+	j.asOf = s.reached(ctx)
+	need, err := s.cfg.Verifier.Require(ctx, j.policy)
+	if isUnsupported(err) {
+		return out, nil // said as soon as it matters
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	verdict, err := s.cfg.Verifier.Verify(ctx, j.request.Ref, need)
+	if err != nil {
+		return outcome{}, fmt.Errorf("looking for signatures: %w", err)
+	}
+	if !verdict.Signed() {
+		return out, nil
+	}
+	out = outcome{kind: artifact.Signed, how: artifact.Found, mediaType: mediaType, signatures: verdict.Signatures}
+	if verdict.LockedBy != "" {
+		out.note = standIn(s.cfg.Legacy, j.request.Ref, verdict.LockedBy)
+	}
+	return out, nil
 }
 
 // lookBack notes what the attempt covers, where the request does not tell.

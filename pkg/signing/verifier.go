@@ -17,6 +17,8 @@ const (
 	maxBlob = 256 << 10
 	// maxUnread is how many bundles of one subject are read in one go. More is a mistake or an attack.
 	maxUnread = 100
+	// maxBeside is how many of them are read to find one by the active key beside one that is enough.
+	maxBeside = 10
 	// judgedSize bounds what is remembered of bundles: some megabytes.
 	judgedSize = 10_000
 )
@@ -196,8 +198,9 @@ func (v *Verifier) inTag(ctx context.Context, ref artifact.Ref, r Requirement, t
 	return found, nil
 }
 
-// bundles costs one request, and two for each bundle that was not seen before, up to the first that is enough; where only
-// the active key's are, the others are evidence as well, and all are read.
+// bundles costs one request, and two for each bundle that was not seen before, up to the first by the active key. Where one by
+// another key is enough, it is evidence if the active key's is not among the next few; where only the active key's are, the
+// others are evidence as well, and all are read.
 func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement) (evidence, error) {
 	listed, err := listReferrers(ctx, v.cfg.Registry, ref)
 	if err != nil {
@@ -216,8 +219,12 @@ func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement)
 			return found, nil
 		}
 	}
+	beside := 0
 	for n, d := range unread {
-		if n == maxUnread && len(found.enough) > 0 {
+		if len(found.enough) > 0 && !r.ActiveOnly {
+			beside++
+		}
+		if beside > maxBeside || n == maxUnread && len(found.enough) > 0 {
 			break
 		}
 		if n == maxUnread {
@@ -238,9 +245,15 @@ func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement)
 func (v *Verifier) sort(found *evidence, r Requirement, keyID, digest string) (done bool) {
 	e := artifact.Evidence{Format: artifact.Bundle, KeyID: keyID, Digest: digest}
 	switch {
-	case v.satisfies(r, keyID):
+	case r.ActiveOnly && v.satisfies(r, keyID):
 		found.enough = append(found.enough, e)
-		return !r.ActiveOnly
+	case v.satisfies(r, keyID) && v.isActive(r, keyID):
+		found.enough = []artifact.Evidence{e}
+		return true
+	case v.satisfies(r, keyID):
+		if len(found.enough) == 0 {
+			found.enough = append(found.enough, e)
+		}
 	case v.counts(r, keyID):
 		found.others = append(found.others, e)
 	}

@@ -81,7 +81,7 @@ func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App
 	if a.store, err = sqldb.Open(ctx, sqldb.Config{Path: cfg.Ledger.SQLite.Path, Logger: logger}); err != nil {
 		return nil, errors.Join(err, a.dialer.Close())
 	}
-	engine, err := a.build()
+	engine, err := a.build() //nolint:contextcheck // what it makes is asked with contexts of its own
 	if err == nil {
 		err = a.listen(engine) //nolint:contextcheck // binding a listener waits for nobody
 	}
@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App
 // and connects to nothing.
 func Check(_ context.Context, cfg *config.Receiver) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
-	_, err := a.build()
+	_, err := a.build() //nolint:contextcheck // as in New
 	return errors.Join(config.CheckFiles(cfg), err, checkConnections(cfg))
 }
 
@@ -315,11 +315,11 @@ func (a *App) answer(topic string, fn func(context.Context, []byte) ([]byte, err
 // declare publishes the configuration's policies. Until that has succeeded, those that were published before count.
 func (a *App) declare(ctx context.Context) error {
 	for delay := time.Second; ; delay = min(2*delay, time.Minute) {
-		err := a.enroll.Declare(ctx, a.declared)
-		if err == nil || ctx.Err() != nil {
+		if err := a.enroll.Declare(ctx, a.declared); err == nil {
 			return nil
+		} else if ctx.Err() == nil {
+			a.logger.Error().Err(err).Dur("retry_in_ms", delay).Msg("declared policies cannot be published, trying again: those of before count")
 		}
-		a.logger.Error().Err(err).Dur("retry_in_ms", delay).Msg("declared policies cannot be published, trying again: those of before count")
 		select {
 		case <-ctx.Done():
 			return nil

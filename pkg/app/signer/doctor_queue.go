@@ -138,6 +138,7 @@ func (d *doctor) policyOf(ctx context.Context, name string) (preflight.Request, 
 		return request, []preflight.Check{c}
 	}
 	request.Format, request.Key, request.ResignOnRotation = p.Terms.Format, p.Terms.Key, p.Terms.ActiveKeyOnly
+	request.Tags = p.NeedsTags()
 	checks := []preflight.Check{c}
 	switch {
 	case !p.Enabled():

@@ -121,7 +121,7 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 			policy.IsAccessory, policy.OwnPush, policy.Observed, policy.Blocked, policy.Exempt, policy.NotEnabled, "of_the_future",
 		}).Draw(t, "reason of the policy"))
 		e.AsOf = rapid.Uint64Range(0, seq+2).Draw(t, "as_of")
-	case artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked:
+	case artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, artifact.Vanished:
 		e.Unsigned = rapid.Bool().Draw(t, "unsigned")
 		if rapid.Bool().Draw(t, "says as of when") {
 			e.AsOf = rapid.Uint64Range(0, seq+2).Draw(t, "as_of") // a writer may claim what it cannot have seen

@@ -98,7 +98,8 @@ func testCoverage(t TB, view View) {
 		skipped(policy.Exempt, 5), skipped(policy.NotBackfilled, 6), // excluded
 		of(artifact.Signed, 7), of(artifact.Blocked, 7), skipped(policy.Blocked, 8), // blocked
 		of(artifact.Signed, 9), of(artifact.Removed, 9), skipped(policy.Observed, 10), // unsigned
-		of(artifact.Vanished, 11), skipped(policy.IsAccessory, 12), skipped(policy.OwnPush, 13), // neither
+		of(artifact.Vanished, 11), skipped(policy.IsAccessory, 12), // neither
+		skipped(policy.OwnPush, 13), // excluded: whose push it was proves nothing
 		sweep(7), sweep(9), ProjectEvent(artifact.Drifted, "demo"), ProjectEvent(artifact.Swept, ""),
 		Event(artifact.Signed, Ref("demonstration/app", 1)), ProjectEvent(artifact.Drifted, "quiet"),
 	}
@@ -109,7 +110,7 @@ func testCoverage(t TB, view View) {
 	oldest := events[2].Time
 	want := map[string]ledger.Coverage{
 		"demo": {
-			Population: 10, Signed: 1, Pending: 1, Failed: 2, Excluded: 2, Blocked: 2, Unsigned: 2, OldestUnsignedAt: &oldest,
+			Population: 11, Signed: 1, Pending: 1, Failed: 2, Excluded: 3, Blocked: 2, Unsigned: 2, OldestUnsignedAt: &oldest,
 			LastSweep: &ledger.SweepRow{FinishedAt: events[17].Time, Sweep: *events[17].Sweep},
 		},
 		"demonstration": {Population: 1, Signed: 1},

@@ -45,8 +45,8 @@ func testUnits(t TB, view View) {
 		}
 		add(artifact.Vanished, Ref(repository, 100), "")
 		add(artifact.Skipped, Ref(repository, 101), policy.IsAccessory)
-		add(artifact.Skipped, Ref(repository, 102), policy.OwnPush)
 		add(artifact.Skipped, Ref(repository, 0), policy.Exempt)
+		add(artifact.Skipped, Ref(repository, 1), policy.OwnPush) // whose push it was proves nothing
 	}
 	// Neighbours in any order of names.
 	for _, repository := range []string{"dem/a", "demo-a/a", "demo.a/a", "demo0/a", "demoa/a"} {
