@@ -28,13 +28,27 @@ func breakableWorld(t *testing.T, options ...option) *world {
 	})...)
 }
 
+// startSwept starts the receiver, and the signer for as long as the first sweeps take: what a killed signer leaves of them would be
+// worked on by a later one, at a time that nobody knows. It gives the signer, which does not run.
+func (w *world) startSwept(t *testing.T) *harness.Program {
+	t.Helper()
+	signer := w.Signers[0]
+	for _, p := range []*harness.Program{w.Receiver, signer} {
+		if err := w.StartProgram(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.firstSweeps(t)
+	if err := signer.Process.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
 // kill -9 of the signer between any two steps leaves one signature for each manifest, and the right record.
 func TestSignerKilledAtEachStep(t *testing.T) {
 	w := breakableWorld(t)
-	if err := w.StartProgram(t.Context(), w.Receiver); err != nil {
-		t.Fatal(err)
-	}
-	signer := w.Signers[0]
+	signer := w.startSwept(t)
 	for _, point := range pointsOf(t, "signing/") {
 		t.Run(strings.TrimPrefix(point, "signing/"), func(t *testing.T) {
 			if err := w.StartProgram(t.Context(), signer, failpoint.EnvPoint+"="+point+"=kill"); err != nil {
@@ -62,10 +76,7 @@ func TestSignerKilledBetweenFormats(t *testing.T) {
 	if formats, err := w.Formats(t.Context()); err != nil || len(formats) != 2 {
 		t.Fatalf("the formats are %q, %v, want two: a Harbor before 2.15 has no bundles", formats, err)
 	}
-	if err := w.StartProgram(t.Context(), w.Receiver); err != nil {
-		t.Fatal(err)
-	}
-	signer := w.Signers[0]
+	signer := w.startSwept(t)
 	legacy, both := []checker.Format{checker.Legacy}, checker.Formats()
 	for _, tt := range []struct {
 		point string
@@ -123,10 +134,7 @@ func TestKeptSignatures(t *testing.T) {
 		}
 	})
 	w := breakableWorld(t, func(o *harness.Options) { o.Keys = []harness.Key{vault.Key} })
-	if err := w.StartProgram(t.Context(), w.Receiver); err != nil {
-		t.Fatal(err)
-	}
-	signer := w.Signers[0]
+	signer := w.startSwept(t)
 	for _, tt := range []struct {
 		point string
 		// repeated is the format whose signature was kept and not attached.

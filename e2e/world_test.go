@@ -34,14 +34,22 @@ type world struct {
 // option changes a system before it is made.
 type option func(*harness.Options)
 
-// newWorld starts a system.
+// newWorld starts a system, and waits for its first sweeps.
 func newWorld(t *testing.T, options ...option) *world {
 	t.Helper()
 	w := prepareWorld(t, options...)
 	if err := w.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	w.firstSweeps(t)
 	return w
+}
+
+// firstSweeps waits for the sweeps that come at once: from then on nobody finds what no webhook tells of.
+func (w *world) firstSweeps(t *testing.T) {
+	t.Helper()
+	w.awaitSweeps(t, 1)
+	w.awaitCount(t, 1, "harborseal_sweeps_total", `kind="recent"`)
 }
 
 // prepareWorld makes everything for a system, and starts nothing.

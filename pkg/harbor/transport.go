@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/redact"
 )
@@ -65,7 +66,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		case errors.Is(err, context.DeadlineExceeded):
 			return nil, fault.New(fault.Transient, fault.Timeout, err)
 		default:
-			return nil, fault.New(fault.Transient, fault.Unreachable, withCertificate(err, req.URL.Hostname()))
+			return nil, fault.New(fault.Transient, fault.Unreachable, egress.WithCertificate(err, req.URL.Hostname()))
 		}
 	}
 	t.metrics.observe(strconv.Itoa(resp.StatusCode/100)+"xx", started)

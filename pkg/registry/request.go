@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
@@ -227,7 +228,7 @@ func (c *Client) transportFault(r call, authorization string, err error) error {
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
-	err = withCertificate(err, r.url.Hostname())
+	err = egress.WithCertificate(err, r.url.Hostname())
 	err = fmt.Errorf("%s: %w", r.what(), c.redactor.With(strings.TrimPrefix(authorization, "Bearer ")).Error(err, maxText))
 	var timeout net.Error
 	switch {

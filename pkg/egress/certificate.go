@@ -1,4 +1,4 @@
-package harbor
+package egress
 
 import (
 	"crypto/tls"
@@ -14,10 +14,10 @@ import (
 // maxNames is how many of a certificate's names an error repeats.
 const maxNames = 5
 
-// withCertificate says of a certificate that does not verify which one it is, who issued it, and what to do. Other errors
+// WithCertificate says of a certificate that does not verify which one it is, who issued it, and what to do. Other errors
 // stay as they are. The texts of package x509 leave out most of that, and name an authority only where they suspect one.
 // The certificate is the other side's word: the caller cleans the text.
-func withCertificate(err error, host string) error {
+func WithCertificate(err error, host string) error {
 	refused, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	if !ok || len(refused.UnverifiedCertificates) == 0 {
 		return err
