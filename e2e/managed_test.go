@@ -68,6 +68,8 @@ func newManagedOn(t *testing.T, site *harness.Site, projects []string, options .
 	if err := w.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	// Sweeps were proposed for what is enabled by then: what is enabled from here on is swept because of that alone.
+	w.awaitCount(t, 1, "harborseal_sweeps_total", `kind="recent"`)
 	return &managed{stage: &stage{world: w, projects: projects}, admin: site.Harbor.Admin()}
 }
 

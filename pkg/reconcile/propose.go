@@ -43,6 +43,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 }
 
 func (r *Reconciler) propose(ctx context.Context) error {
+	if _, _, err := r.cfg.Policies.Projects(); errors.Is(err, policy.ErrNotLoaded) {
+		return fmt.Errorf("reading the policies: %w", err)
+	}
 	now := time.Now()
 	_, recentErr := r.cfg.Queue.Propose(ctx, Recent, "", r.calendar.recentSlot(now))
 	projects, err := r.enabled(ctx)
