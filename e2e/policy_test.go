@@ -110,7 +110,11 @@ func TestDeadLetter(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Harbor lists the squatter as an artifact, whatever its tag is: it is signed itself.
-		w.push(t, "app", checker.SignatureTag(p.Digest), squatter, nil)
+		other, err := w.developer.Push(ctx, w.project+"/app", checker.SignatureTag(p.Digest), squatter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.pushed = append(w.pushed, other)
 	})
 	// The first sweep asks for it, and nobody else: the number below is of one request.
 	if err := w.Start(ctx); err != nil {
