@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -75,18 +74,15 @@ func recordable(before, after json.RawMessage) *artifact.Change {
 	return change
 }
 
-// declaredSpec gives the rule for a project, as it is shown.
+// declaredSpec gives what the rule for a project says, as it is shown; nothing if there is none.
 func (s *Service) declaredSpec(project string) (*policy.Spec, *policy.Backfill) {
 	declared, err := s.cfg.Book.Declared()
 	if err != nil || declared == nil {
 		return nil, nil
 	}
-	for _, r := range declared.Rules() {
-		for _, pattern := range r.Projects {
-			if matched, err := path.Match(pattern, project); err == nil && matched {
-				return &r.Spec, &r.Backfill
-			}
-		}
+	rule, found := declared.Rule(project)
+	if !found {
+		return nil, nil
 	}
-	return nil, nil
+	return &rule.Spec, &rule.Backfill
 }

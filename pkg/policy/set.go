@@ -90,16 +90,24 @@ func (d *Declared) Revision() string { return d.revision }
 // Rules gives the rules. They must not be changed.
 func (d *Declared) Rules() []Rule { return d.rules }
 
+// Rule gives the rule for a project.
+func (d *Declared) Rule(project string) (Rule, bool) {
+	i := slices.IndexFunc(d.rules, func(r Rule) bool { return r.names(project) })
+	if i < 0 {
+		return Rule{}, false
+	}
+	return d.rules[i], true
+}
+
 // Lookup gives the policy that the file declares for a project.
 func (d *Declared) Lookup(project string) (Policy, bool) {
-	for _, r := range d.rules {
-		if r.names(project) {
-			p := r.policy(project)
-			p.Manager, p.Revision, p.From, p.Blocks = ByConfig, d.revision, r.Backfill.From, r.Blocks
-			return p, true
-		}
+	r, found := d.Rule(project)
+	if !found {
+		return Policy{}, false
 	}
-	return Policy{}, false
+	p := r.policy(project)
+	p.Manager, p.Revision, p.From, p.Blocks = ByConfig, d.revision, r.Backfill.From, r.Blocks
+	return p, true
 }
 
 // Names gives the names of projects that are no globs.
