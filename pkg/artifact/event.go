@@ -24,6 +24,9 @@ const (
 	Dead     Kind = "dead"     // given up; waits in the dead letters
 	Removed  Kind = "removed"  // a signature that was verified is no longer there, or counts no more; Signatures are those
 	Blocked  Kind = "blocked"  // an admin has forbidden to sign it, whether it is signed or not
+	// LogPaid: the log entry that a signed event said is owed is there, or is owed no more; Reason says why then. Signatures
+	// are those that were verified.
+	LogPaid Kind = "log_debt_paid"
 )
 
 // The kinds of events about a project, or about all, which have no Ref.
@@ -34,12 +37,13 @@ const (
 	Repaired      Kind = "repaired"       // a drift was repaired, or has gone; Reason is the drift's
 	Paused        Kind = "paused"
 	Resumed       Kind = "resumed"
+	Outage        Kind = "outage" // a dependency did not answer; Outage of the event tells
 )
 
 // OfProject says whether events of a kind are about a project, or about all, and not about a manifest.
 func (k Kind) OfProject() bool {
 	switch k {
-	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed:
+	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed, Outage:
 		return true
 	default:
 		return false
@@ -104,11 +108,41 @@ type Event struct {
 	// accepted. Both are there where a sweep verified, so that the next one need not.
 	Accessories []string `json:"accessories,omitempty"`
 	KeySet      string   `json:"key_set,omitempty"`
+	// LogOwed are the formats in which an entry of a transparency log is still to be made: the debt. AsOf is set beside it: a
+	// log_debt_paid event with a higher sequence has paid it.
+	LogOwed []Format `json:"log_owed,omitempty"`
 
 	// Of policy_changed, paused and resumed events.
 	Change *Change `json:"change,omitempty"`
 	// Of swept events.
 	Sweep *Sweep `json:"sweep,omitempty"`
+	// Of outage events.
+	Outage *OutageRecord `json:"outage,omitempty"`
+
+	// Canary says that the image is this service's own, pushed to try the whole way: it is in no report.
+	Canary bool `json:"canary,omitempty"`
+}
+
+// OutageRecord is what one program saw of a dependency that did not answer (PCI DSS 10.7.3). It is recorded when the outage is
+// detected, without an end, and once more when it has ended.
+type OutageRecord struct {
+	// Dependency is its name in the metrics, such as "log/rekor". Program is "receiver" or "signer", and Instance tells those of
+	// one kind apart.
+	Dependency string `json:"dependency"`
+	Program    string `json:"program"`
+	Instance   string `json:"instance"`
+	// StartedAt is when the dependency answered last, or when the program started, DetectedAt when this program knew, EndedAt
+	// when it answered again: nil while it does not.
+	StartedAt  time.Time  `json:"started_at"`
+	DetectedAt time.Time  `json:"detected_at"`
+	EndedAt    *time.Time `json:"ended_at,omitempty"`
+	// Cause is from the closed set of reasons of package dependency; Detail is for people.
+	Cause  string `json:"cause"`
+	Detail string `json:"detail,omitempty"`
+	// Waiting is how many requests waited in the queue, Deferred how many log entries were owed: at the end of the outage, or
+	// when it was detected.
+	Waiting  uint64 `json:"waiting"`
+	Deferred uint64 `json:"deferred"`
 }
 
 // Change is who changed what: Actor of the event says who.
@@ -155,6 +189,11 @@ type Evidence struct {
 	KeyID  string `json:"key_id"`
 	// Digest is that of the manifest that carries the signature.
 	Digest string `json:"digest"`
+	// Log is the name of the transparency log whose entry was verified, and LogIndex its index there; empty and 0 if there is
+	// none. TimestampedAt is the time of the verified timestamp, in UTC.
+	Log           string    `json:"log,omitempty"`
+	LogIndex      int64     `json:"log_index,omitempty"`
+	TimestampedAt time.Time `json:"timestamped_at,omitzero"`
 }
 
 // EventID derives an id of 32 hexadecimal digits from the parts that make a fact what it is. Parts are length-prefixed:

@@ -22,6 +22,8 @@ const (
 	Live Lane = "live"
 	// Bulk is for backfills, sweeps, replays, and pushes beyond a project's budget.
 	Bulk Lane = "bulk"
+	// Debt is for signatures whose log entry is still to be made. Such requests wait in a stream of their own.
+	Debt Lane = "debt"
 )
 
 // Origin is the part of the program that asked for something or saw it.
@@ -36,6 +38,7 @@ const (
 	OriginSigner  Origin = "signer"  // the signer's own record of what it did
 	OriginAPI     Origin = "api"     // somebody who asked this service
 	OriginConfig  Origin = "config"  // the configuration file
+	OriginProbe   Origin = "probe"   // the program itself, watching what it depends on
 	OriginDrift   Origin = "drift"   // the comparison of Harbor's settings with what the policies need
 )
 
@@ -91,8 +94,8 @@ func (r Request) validate() error {
 	switch {
 	case r.Ref.IsZero():
 		return errors.New("field ref is missing")
-	case r.Lane != Live && r.Lane != Bulk:
-		return fmt.Errorf("field lane: %.32q is not one of live, bulk", r.Lane)
+	case r.Lane != Live && r.Lane != Bulk && r.Lane != Debt:
+		return fmt.Errorf("field lane: %.32q is not one of live, bulk, debt", r.Lane)
 	case r.CorrelationID == "":
 		return errors.New("field correlation_id is missing")
 	case r.RequestedAt.IsZero():

@@ -64,6 +64,12 @@ const (
 	UnsupportedManifest Reason = "unsupported_manifest" // a manifest format that cannot be signed, such as schema 1
 	UnsupportedFormat   Reason = "unsupported_format"   // a signature format that this Harbor does not take
 	Paused              Reason = "paused"               // an admin has paused signing
+	LogUnavailable      Reason = "log_unavailable"      // the transparency log did not take the signature
+	ProofInvalid        Reason = "proof_invalid"        // what a log or timestamp authority answered does not verify
+	TimestampMissing    Reason = "timestamp_missing"    // the timestamp authority did not answer
+	IdentityMissing     Reason = "identity_missing"     // no certificate for a keyless signature
+	Unverifiable        Reason = "unverifiable"         // nobody could verify what the policy asks for
+	DependencyDown      Reason = "dependency_down"      // it did not answer before: it was not asked
 )
 
 // Error is a failure of a known kind. Its text is that of the wrapped error alone.

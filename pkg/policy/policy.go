@@ -69,6 +69,8 @@ type Policy struct {
 	ProjectID int64
 	// SuspendedFor is the id of another project that was found under the name.
 	SuspendedFor int64
+	// Canary says that the project's images are this service's own, and in no report.
+	Canary bool
 	// Pause is set while signing is paused. Requests wait then.
 	Pause *Pause
 	// ResumedAt is when signing was resumed last: requests have waited until then without a fault.

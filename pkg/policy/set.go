@@ -140,9 +140,12 @@ func (d Document) Policy(revision uint64) Policy {
 func (s Spec) policy(project string) Policy {
 	return Policy{
 		Project: project, Mode: s.Mode,
-		Terms:        Terms{Format: s.Format, Key: s.Key, Annotations: s.Annotations, ActiveKeyOnly: s.ResignOnRotation},
+		Terms: Terms{
+			Format: s.Format, Key: s.Key, Annotations: s.Annotations, Transparency: s.Transparency, Log: s.Log, Timestamp: s.Timestamp,
+			ActiveKeyOnly: s.ResignOnRotation,
+		},
 		Repositories: s.Repositories, Tags: s.Tags, Untagged: s.Untagged, Exemptions: s.Exemptions,
-		Restore: s.Restore, Rate: s.Rate, MaxInFlight: s.MaxInFlight,
+		Restore: s.Restore, Rate: s.Rate, MaxInFlight: s.MaxInFlight, Canary: s.Canary,
 	}
 }
 

@@ -23,6 +23,7 @@ const (
 	maxGlob        = 256
 	maxAnnotations = 32
 	maxAnnotation  = 256
+	maxLogName     = 64
 )
 
 // Mode is what happens to the images of a project.
@@ -108,7 +109,11 @@ type Spec struct {
 	Format      Format            `json:"format,omitempty" key:"format"`
 	Key         string            `json:"key,omitempty" key:"key"`
 	Annotations map[string]string `json:"annotations,omitzero" key:"annotations"`
-	Rate        Rate              `json:"rate,omitzero" key:"rate"`
+	// Transparency, Log, which is the name of a transparency log, and Timestamp are those of the signer where they are empty.
+	Transparency Transparency `json:"transparency,omitempty" key:"transparency"`
+	Log          string       `json:"log,omitempty" key:"log"`
+	Timestamp    Timestamp    `json:"timestamp,omitempty" key:"timestamp"`
+	Rate         Rate         `json:"rate,omitzero" key:"rate"`
 	// MaxInFlight is how many digests of the project one signer works on at once; 0 for the signer's own limit.
 	MaxInFlight int `json:"max_in_flight,omitempty" key:"max_in_flight"`
 	// ResignOnRotation asks for a signature of the active key where only retired or revoked ones have signed.
@@ -116,6 +121,9 @@ type Spec struct {
 	// Restore is RestoreSign if it is empty, Untagged UntaggedInclude.
 	Restore    Restore     `json:"restore,omitempty" key:"restore"`
 	Exemptions []Exemption `json:"exemptions,omitempty" key:"exemptions"`
+	// Canary says that the project is this service's own: signers push images there to try the whole way, and delete them. It is
+	// in no report.
+	Canary bool `json:"canary,omitempty" key:"canary"`
 }
 
 // NeedsTags says whether the tags of a manifest matter.
@@ -145,6 +153,15 @@ func (s Spec) Validate() error {
 	}
 	if s.Format != "" && s.Format.Validate() != nil {
 		wrong("format", "want one of auto, legacy, bundle, both")
+	}
+	if s.Transparency != "" && s.Transparency.Validate() != nil {
+		wrong("transparency", "want one of off, required, deferred")
+	}
+	if s.Timestamp != "" && s.Timestamp.Validate() != nil {
+		wrong("timestamp", "want one of off, optional, required")
+	}
+	if len(s.Log) > maxLogName || !isText(s.Log) {
+		wrong("log", "want the name of a configured log, of at most %d bytes", maxLogName)
 	}
 	for field, globs := range map[string][]string{
 		"repositories.include": s.Repositories.Include, "repositories.exclude": s.Repositories.Exclude,

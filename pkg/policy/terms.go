@@ -58,6 +58,11 @@ type Terms struct {
 	Key string
 	// Annotations stand in the payload of each new signature. They must not be changed.
 	Annotations map[string]string
+	// Transparency is TransparencyOff if it is empty, and Log the name of the transparency log.
+	Transparency Transparency
+	Log          string
+	// Timestamp is TimestampOff if it is empty.
+	Timestamp Timestamp
 	// ActiveKeyOnly asks for a signature of the key that signs, beside those of retired keys that are valid.
 	ActiveKeyOnly bool
 }
@@ -72,6 +77,15 @@ func (t Terms) Or(fallback Terms) Terms {
 	}
 	if t.Annotations == nil {
 		t.Annotations = fallback.Annotations
+	}
+	if t.Transparency == "" {
+		t.Transparency = fallback.Transparency
+	}
+	if t.Log == "" {
+		t.Log = fallback.Log
+	}
+	if t.Timestamp == "" {
+		t.Timestamp = fallback.Timestamp
 	}
 	return t
 }
