@@ -44,7 +44,7 @@ func (h *Handler) handlePush(ctx context.Context, p policy.Policy, push Push) (A
 		answer.Status, answer.Reason = string(ignored), string(reason)
 	} else {
 		id := h.eventID(push)
-		isDuplicate, err := h.publish(ctx, id, p.Rate, push)
+		isDuplicate, err := h.publish(ctx, id, p, push)
 		if err != nil {
 			return ArtifactAnswer{}, publishRefusal(push, err)
 		}
@@ -93,7 +93,7 @@ func (h *Handler) eventID(push Push) string {
 // event without a request: the repetition has the same id, so the ledger holds one event, and enqueues it. A crash after
 // Enqueue, before the answer, repeats both: a duplicate, or a request for a manifest that is signed already. Where Harbor
 // does not repeat, because this was its third attempt, the sweep finds the manifest.
-func (h *Handler) publish(ctx context.Context, id string, budget policy.Rate, push Push) (isDuplicate bool, err error) {
+func (h *Handler) publish(ctx context.Context, id string, p policy.Policy, push Push) (isDuplicate bool, err error) {
 	now := h.cfg.Now().UTC()
 	seq, err := h.cfg.Queue.Record(ctx, artifact.Event{
 		Version:       artifact.Version,
@@ -107,12 +107,13 @@ func (h *Handler) publish(ctx context.Context, id string, budget policy.Rate, pu
 		Tag:           push.Tag,
 		Pusher:        push.Pusher,
 		PushedAt:      &push.PushedAt,
+		Canary:        p.Canary,
 	})
 	if err != nil {
 		return false, fmt.Errorf("recording the received event: %w", err)
 	}
 	failpoint.Hit(failpoint.ReceiverAfterRecord)
-	lane := h.budgets.lane(push.Ref.Project(), budget, now)
+	lane := h.budgets.lane(push.Ref.Project(), p.Rate, now)
 	h.metrics.pushes.WithLabelValues(string(lane)).Inc()
 	isDuplicate, err = h.cfg.Queue.Enqueue(ctx, artifact.Request{
 		Version:       artifact.Version,

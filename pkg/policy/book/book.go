@@ -251,3 +251,24 @@ func (b *Book) Enabled(listed []string) ([]string, error) {
 	}
 	return enabled, errors.Join(errs...)
 }
+
+// Canaries gives the names of the projects whose policy says that they are canaries, and that signs, sorted. Those that only a
+// glob means are none: a canary is named.
+func (b *Book) Canaries() ([]string, error) {
+	names, _, err := b.Projects()
+	if err != nil {
+		return nil, err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var canaries []string
+	var errs []error
+	for _, name := range names {
+		p, err := b.lookup(name)
+		errs = append(errs, err)
+		if err == nil && p.Canary && p.Mode == policy.ModeSign {
+			canaries = append(canaries, name)
+		}
+	}
+	return canaries, errors.Join(errs...)
+}

@@ -295,3 +295,24 @@ func TestProjects(t *testing.T) {
 		t.Errorf("enabled: got %v, %v", enabled, err)
 	}
 }
+
+func TestCanaries(t *testing.T) {
+	b := newBucket(t)
+	if _, err := b.book.Canaries(); !errors.Is(err, policy.ErrNotLoaded) {
+		t.Errorf("before all was read: %v, want %v", err, policy.ErrNotLoaded)
+	}
+	for project, spec := range map[string]policy.Spec{
+		"canary":   {Mode: policy.ModeSign, Canary: true},
+		"observed": {Mode: policy.ModeObserve, Canary: true},
+		"ordinary": {Mode: policy.ModeSign},
+	} {
+		d := document(project, spec.Mode)
+		d.Canary = spec.Canary
+		b.put(book.Policy, project, d)
+	}
+	b.book.Loaded()
+	got, err := b.book.Canaries()
+	if err != nil || !slices.Equal(got, []string{"canary"}) {
+		t.Errorf("Canaries = %q, %v; want [canary]", got, err)
+	}
+}
