@@ -11,11 +11,24 @@ GOLANGCI     := $(TOOLS)/golangci-lint-v2.15.0
 COSIGN_V2    := $(TOOLS)/cosign-v2.6.5
 COSIGN_V3    := $(TOOLS)/cosign-v3.1.3
 CRANE        := $(TOOLS)/crane-v0.22.1
-E2E_TOOLS    := $(COSIGN_V2) $(COSIGN_V3) $(CRANE)
+REKOR        := $(TOOLS)/rekor-server-v1.5.4
+TRILLIAN_LOG := $(TOOLS)/trillian_log_server-v1.7.3
+TRILLIAN_SEQ := $(TOOLS)/trillian_log_signer-v1.7.3
+REKOR_TILES  := $(TOOLS)/rekor-tiles-posix-v2.3.0
+TSA          := $(TOOLS)/timestamp-server-v2.1.2
+FULCIO       := $(TOOLS)/fulcio-v1.8.8
+PROMTOOL     := $(TOOLS)/promtool-v0.315.0
+E2E_TOOLS    := $(COSIGN_V2) $(COSIGN_V3) $(CRANE) $(REKOR) $(TRILLIAN_LOG) $(TRILLIAN_SEQ) $(REKOR_TILES) $(TSA) $(FULCIO)
 
 export HARBORSEAL_TEST_COSIGN_V2 := $(COSIGN_V2)
 export HARBORSEAL_TEST_COSIGN_V3 := $(COSIGN_V3)
 export HARBORSEAL_TEST_CRANE     := $(CRANE)
+export HARBORSEAL_TEST_REKOR     := $(REKOR)
+export HARBORSEAL_TEST_TRILLIAN_LOG_SERVER := $(TRILLIAN_LOG)
+export HARBORSEAL_TEST_TRILLIAN_LOG_SIGNER := $(TRILLIAN_SEQ)
+export HARBORSEAL_TEST_REKOR_TILES := $(REKOR_TILES)
+export HARBORSEAL_TEST_TSA       := $(TSA)
+export HARBORSEAL_TEST_FULCIO    := $(FULCIO)
 export CGO_ENABLED ?= 1
 
 PKGS     := ./cmd/... ./pkg/... ./e2e/...
@@ -46,6 +59,15 @@ test: ## Run the tests of all packages, with the race detector and in random ord
 e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them at a real Harbor.
 	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),90m,20m)
 
+.PHONY: e2e-full
+e2e-full: $(E2E_TOOLS) ## Run the whole-system tests in their long forms: all faults, all crashes.
+	cd e2e && HARBORSEAL_E2E_FULL=1 go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),180m,90m)
+
+.PHONY: alerts
+alerts: $(PROMTOOL) ## Check the alert rules in deploy/alerts, and run their tests.
+	$(PROMTOOL) check rules deploy/alerts/*.rules.yaml
+	$(PROMTOOL) test rules deploy/alerts/*.test.yaml
+
 .PHONY: lint
 lint: $(GOLANGCI) ## Run the linters and the format check.
 	$(GOLANGCI) run ./...
@@ -71,7 +93,7 @@ bench: $(COSIGN_V2) ## Measure; a table with rates and ratios.
 	@go run ./e2e/bench
 
 .PHONY: tools
-tools: $(GOLANGCI) $(E2E_TOOLS) ## Build the tools that lint and e2e need into .tools/bin.
+tools: $(GOLANGCI) $(E2E_TOOLS) $(PROMTOOL) ## Build the tools that lint, alerts and e2e need into .tools/bin.
 
 # $(call install,module path,name of the built program)
 define install
@@ -89,3 +111,23 @@ $(COSIGN_V3):
 	$(call install,github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3,cosign)
 $(CRANE):
 	$(call install,github.com/google/go-containerregistry/cmd/crane@v0.22.1,crane)
+$(REKOR):
+	$(call install,github.com/sigstore/rekor/cmd/rekor-server@v1.5.4,rekor-server)
+$(TRILLIAN_LOG):
+	$(call install,github.com/google/trillian/cmd/trillian_log_server@v1.7.3,trillian_log_server)
+$(TRILLIAN_SEQ):
+	$(call install,github.com/google/trillian/cmd/trillian_log_signer@v1.7.3,trillian_log_signer)
+$(REKOR_TILES):
+	$(call install,github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix@v2.3.0,posix)
+$(TSA):
+	$(call install,github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server@v2.1.2,timestamp-server)
+$(FULCIO):
+	$(call install,github.com/sigstore/fulcio@v1.8.8,fulcio)
+# Its go.mod has replacements, which go install refuses: a module that requires it is built instead.
+$(PROMTOOL):
+	@echo "building $(notdir $@)" >&2
+	@mkdir -p $(TOOLS)/tmp-promtool
+	@cd $(TOOLS)/tmp-promtool && rm -f go.mod go.sum && go mod init tool 2>/dev/null && \
+	  GOFLAGS= go get github.com/prometheus/prometheus/cmd/promtool@v0.315.0 2>/dev/null && \
+	  GOFLAGS= CGO_ENABLED=0 go build -o $@ github.com/prometheus/prometheus/cmd/promtool
+	@rm -r $(TOOLS)/tmp-promtool
