@@ -277,6 +277,16 @@ func TestTransportFaults(t *testing.T) {
 			t.Errorf("fault = %s %s (%v), want transient unreachable", got.Kind, got.Reason, got.Err)
 		}
 	})
+	t.Run("the transport knows why", func(t *testing.T) {
+		t.Parallel()
+		c := newClient(t, "https://harbor.invalid", func(cfg *registry.Config) {
+			cfg.Transport = refusing{fault.After(7*time.Second, fault.DependencyDown, errors.New("it did not answer before"))}
+		})
+		got := fault.Of(c.CheckPush(t.Context(), repository))
+		if got.Kind != fault.Transient || got.Reason != fault.DependencyDown || got.RetryAfter != 7*time.Second {
+			t.Errorf("fault = %s %s after %s (%v), want transient dependency_down after 7s", got.Kind, got.Reason, got.RetryAfter, got.Err)
+		}
+	})
 	t.Run("name does not resolve", func(t *testing.T) {
 		t.Parallel()
 		c := newClient(t, "https://harbor.invalid", dialling(t, func(context.Context, string, string) (net.Conn, error) {
@@ -287,6 +297,11 @@ func TestTransportFaults(t *testing.T) {
 		}
 	})
 }
+
+// refusing is a transport that asks nobody.
+type refusing struct{ err error }
+
+func (r refusing) RoundTrip(*http.Request) (*http.Response, error) { return nil, r.err }
 
 // TestNoSecretLeaks lets the registry echo all that it was sent, in every place of an answer, in every operation and
 // status.

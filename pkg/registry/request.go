@@ -231,9 +231,12 @@ func (c *Client) transportFault(r call, authorization string, err error) error {
 	err = egress.WithCertificate(err, r.url.Hostname())
 	err = fmt.Errorf("%s: %w", r.what(), c.redactor.With(strings.TrimPrefix(authorization, "Bearer ")).Error(err, maxText))
 	var timeout net.Error
+	known, isKnown := errors.AsType[*fault.Error](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err // the caller's own doing: package fault knows it
+	case isKnown: // of a transport that knows why it did not ask
+		return &fault.Error{Kind: known.Kind, Reason: known.Reason, RetryAfter: known.RetryAfter, Err: err}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return fault.New(fault.Transient, fault.Timeout, err)
 	default:

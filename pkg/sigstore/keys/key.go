@@ -71,6 +71,21 @@ func (k *Key) Sign(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 }
 
+// Probe lets the key sign what no image's signature says, and checks it: for a key in a KMS or HSM, that it answers. The error is
+// that of [Key.Sign], or says that the signature does not verify.
+func (k *Key) Probe(ctx context.Context) error {
+	var faulty error
+	err := prove(k.public, func(payload []byte) ([]byte, error) {
+		var signature []byte
+		signature, faulty = k.Sign(ctx, payload)
+		return signature, faulty
+	})
+	if err == nil || faulty != nil {
+		return err
+	}
+	return fault.New(fault.Transient, fault.BadAnswer, fmt.Errorf("%s: %w", k.doing(), err))
+}
+
 func (k *Key) attempt(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -37,6 +37,9 @@ func TestPrivateKeySigns(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Sign: %v", err)
 			}
+			if err := key.Probe(t.Context()); err != nil {
+				t.Errorf("Probe: %v", err)
+			}
 			if !bytes.Equal(first, second) {
 				t.Errorf("two signatures over one payload differ: %x and %x", first, second)
 			}

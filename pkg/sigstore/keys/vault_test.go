@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
@@ -201,6 +202,9 @@ func TestVaultMakesOneAttempt(t *testing.T) {
 	}
 	if n := v.count("sign") - before; n != 1 {
 		t.Errorf("%d attempts were made, want 1", n)
+	}
+	if err := key.Probe(t.Context()); fault.Of(err).Reason != fault.KeyUnavailable {
+		t.Errorf("Probe() = %v, want key_unavailable", err)
 	}
 }
 
