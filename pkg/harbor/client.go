@@ -1,6 +1,6 @@
 // Package harbor is the adapter for Harbor's REST API: which projects there are and who may do what in them, which manifests
-// and immutability rules a project holds, what was pushed, the webhook policies of a project and how their deliveries went, and
-// which Harbor it is.
+// and immutability rules a project holds, what was pushed, the webhook policies of a project and how their deliveries went, how
+// long the own account lives, and which Harbor it is. It deletes one artifact where it is told to, for those that push test images.
 //
 // Each method makes one attempt and returns a fault; [Client.Bundles], [Client.LockedBy] and [Client.ProjectID] remember
 // answers. Credentials go to the configured origin alone: a redirect elsewhere is a permanent fault. No error holds a secret,

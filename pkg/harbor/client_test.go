@@ -460,6 +460,8 @@ func operations(t *testing.T, c *harbor.Client) map[string]func() error {
 		"Quota":          func() error { _, err := c.Quota(t.Context(), 1); return err },
 		"CurrentAccount": func() error { _, err := c.CurrentAccount(t.Context()); return err },
 		"TokenActions":   func() error { _, err := c.TokenActions(t.Context(), "demo/app", []string{"pull"}); return err },
+		"RobotExpiry":    func() error { _, err := c.RobotExpiry(t.Context()); return err },
+		"RemoveArtifact": func() error { return c.RemoveArtifact(t.Context(), ref) },
 		"MissingRights":  func() error { _, err := c.MissingRights(t.Context(), "demo", []string{"quota:list"}); return err },
 	}
 }

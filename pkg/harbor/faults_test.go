@@ -101,6 +101,7 @@ func isAnswer(operation, fault string) bool {
 		"MissingRights":  append([]string{"403"}, noBody...),
 		"Feed":           {"403", "404"}, // there is none
 		"CurrentAccount": {"412"},        // a robot
+		"RemoveArtifact": {"404"},        // which it wants
 	}
 	return slices.Contains(answers[operation], fault)
 }

@@ -157,9 +157,8 @@ func (d *doctor) checkHarbor(ctx context.Context) {
 		return // the configuration's own check says why
 	}
 	h := d.cfg.Harbor
-	account := preflight.ForAccount{Harbor: d.app.harbor, URL: h.URL, Account: h.Username, Transport: d.app.transport}
-	if own, err := newCalls(h, d.app.transport); err == nil {
-		account.Expiry = func(ctx context.Context) (time.Time, error) { return own.robotExpiry(ctx, d.app.harbor.AllProjects) }
+	account := preflight.ForAccount{
+		Harbor: d.app.harbor, URL: h.URL, Account: h.Username, Transport: d.app.transport, Expiry: d.app.harbor.RobotExpiry,
 	}
 	d.add(account.Check(ctx)...)
 	d.add(d.signer().Check(ctx, preflight.Request{})...)

@@ -64,14 +64,10 @@ func (d *doctor) pushTest(ctx context.Context) preflight.Check {
 		return c
 	}
 	c = d.signImage(ctx, c, ref)
-	own, err := newCalls(d.cfg.Harbor, d.app.transport)
-	if err == nil {
-		// The image is there whatever has happened to the time.
-		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Harbor.Timeout)
-		defer cancel()
-		err = own.remove(cleaning, ref)
-	}
-	if err != nil {
+	// The image is there whatever has happened to the time.
+	cleaning, cancelCleaning := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Harbor.Timeout)
+	defer cancelCleaning()
+	if err := d.app.harbor.RemoveArtifact(cleaning, ref); err != nil {
 		c.Detail += "; the image stays in Harbor: " + err.Error()
 		if c.Status == preflight.OK {
 			c.Status = preflight.Warning
