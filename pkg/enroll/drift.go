@@ -222,11 +222,8 @@ func (s *Service) checkRights(ctx context.Context, f *findings, c current) {
 	if c.document != nil {
 		spec = c.document.Spec
 	}
-	if c.rule != nil {
-		spec = policy.Spec{
-			Format: c.rule.Terms.Format, Key: c.rule.Terms.Key, ResignOnRotation: c.rule.Terms.ActiveKeyOnly,
-			Tags: c.rule.Tags, Untagged: c.rule.Untagged,
-		}
+	if declared, _ := s.declaredSpec(c.project); declared != nil {
+		spec = *declared
 	}
 	for _, check := range preflight.Merge(s.receiver().Check(ctx, c.project), s.askSigner(ctx, c.project, spec)) {
 		for _, r := range reasonsOf(check.Name) {
