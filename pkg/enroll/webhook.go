@@ -86,29 +86,61 @@ func (s *Service) judge(all []artifact.Webhook, state policy.State) verdict {
 	if v.own.Format == formatCloudEvents {
 		v.want.Format = formatCloudEvents
 	}
-	if v.own.ID == state.WebhookID {
-		v.reason, v.detail = s.changed(v.own, v.want, state)
+	if changes := s.changes(v.own, v.want, state); v.own.ID == state.WebhookID && len(changes) > 0 {
+		v.reason, v.detail = changes[0].reason, changes[0].detail
 	}
 	return v
 }
 
-// changed says what somebody else has changed. A secret of before a rotation, or of another of our masters, is ours.
-func (s *Service) changed(own, want artifact.Webhook, state policy.State) (reason, string) {
-	version, ours := s.version(own.AuthHeader, state.ProjectID)
-	switch {
-	case !sameAddress(own.Address, want.Address):
-		return webhookElsewhere, "the webhook points elsewhere than to " + want.Address
-	case !own.Enabled:
-		return webhookDisabled, "the webhook is disabled in Harbor"
-	case !slices.Contains(own.Events, pushEvent):
-		return webhookChanged, "the webhook no longer tells of pushes"
-	case own.Format != want.Format:
-		return webhookChanged, "the webhook has a payload format that is not understood"
-	case !ours || version != state.SecretVersion && version != state.PreviousVersion:
-		return webhookChanged, "the webhook has another secret"
-	default:
-		return "", ""
+// JudgeWebhook finds the webhook that the service keeps in a project among all that Harbor has there, and says all that is
+// wrong with it: what the drift check would repair. The zero ID means that there is none. It changes nothing.
+func (s *Service) JudgeWebhook(ctx context.Context, project string, all []artifact.Webhook) (own artifact.Webhook, wrong []string) {
+	if s.cfg.Harbor == nil {
+		return artifact.Webhook{}, []string{ErrNoHarbor.Error()}
 	}
+	state, _, err := s.state(ctx, project)
+	if err != nil {
+		return artifact.Webhook{}, []string{err.Error()}
+	}
+	v := s.judge(all, state)
+	if v.own.ID == 0 {
+		return artifact.Webhook{}, []string{"Harbor has no webhook of this service in the project"}
+	}
+	for _, c := range s.changes(v.own, v.want, state) {
+		wrong = append(wrong, c.detail)
+	}
+	return v.own, wrong
+}
+
+// change is one thing that somebody else has changed.
+type change struct {
+	reason reason
+	detail string
+}
+
+// changes says what somebody else has changed, the worst first. A secret of before a rotation, or of another of our masters, is
+// ours.
+func (s *Service) changes(own, want artifact.Webhook, state policy.State) []change {
+	version, ours := s.version(own.AuthHeader, state.ProjectID)
+	var all []change
+	for _, c := range []struct {
+		is bool
+		change
+	}{
+		{!sameAddress(own.Address, want.Address), change{webhookElsewhere, "the webhook points elsewhere than to " + want.Address}},
+		{!own.Enabled, change{webhookDisabled, "the webhook is disabled in Harbor"}},
+		{!slices.Contains(own.Events, pushEvent), change{webhookChanged, "the webhook does not tell of pushes"}},
+		{own.Format != want.Format, change{webhookChanged, "the webhook has a payload format that is not understood"}},
+		{
+			!ours || version != state.SecretVersion && version != state.PreviousVersion,
+			change{webhookChanged, "the webhook has another secret"},
+		},
+	} {
+		if c.is {
+			all = append(all, c.change)
+		}
+	}
+	return all
 }
 
 // differs says whether Harbor has to be told.

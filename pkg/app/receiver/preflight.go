@@ -2,8 +2,6 @@ package receiver
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -26,7 +24,7 @@ func (a *App) preflight(ctx context.Context, project string) []preflight.Check {
 	f := preflight.ForReceiver{Harbor: a.harbor, Account: account, WebhookURL: a.cfg.Webhook.URL}
 	if p, err := a.policies.Policy(ctx, project); err != nil || p.Enabled() {
 		f.Webhook = func(name string, all []artifact.Webhook) (artifact.Webhook, []string) {
-			return a.ownWebhook(ctx, name, all)
+			return a.enroll.JudgeWebhook(ctx, name, all)
 		}
 	}
 	return f.Check(ctx, project)
@@ -46,31 +44,4 @@ func (a *App) preflightSelf(ctx context.Context) []preflight.Check {
 	}.Check(ctx)
 	running.Wait()
 	return append(checks, own...)
-}
-
-// ownWebhook finds the webhook that this service keeps in a project, and says what is wrong with it. It is what the drift
-// check would repair.
-func (a *App) ownWebhook(ctx context.Context, project string, all []artifact.Webhook) (own artifact.Webhook, wrong []string) {
-	state, _, err := a.policies.State(project)
-	if err != nil {
-		return own, []string{"what the service keeps about the project could not be read: " + err.Error()}
-	}
-	i := slices.IndexFunc(all, func(w artifact.Webhook) bool { return state.WebhookID != 0 && w.ID == state.WebhookID })
-	if i < 0 {
-		return own, []string{"Harbor has no webhook of this service in the project"}
-	}
-	own = all[i]
-	if want := strings.TrimRight(a.cfg.Webhook.URL, "/") + "/webhooks/harbor/" + project; strings.TrimRight(own.Address, "/") != want {
-		wrong = append(wrong, "it points elsewhere than to "+want)
-	}
-	if !own.Enabled {
-		wrong = append(wrong, "it is disabled in Harbor")
-	}
-	if !slices.Contains(own.Events, "PUSH_ARTIFACT") {
-		wrong = append(wrong, "it does not tell of pushes")
-	}
-	if accepted, err := a.enroll.Accepts(ctx, project, own.AuthHeader); err != nil || !accepted {
-		wrong = append(wrong, "it has another secret")
-	}
-	return own, wrong
 }
