@@ -44,14 +44,35 @@ func (p *problems) keyState(path string, state KeyState) {
 	p.oneOf(path, string(state), string(Active), string(VerifyOnly), string(Revoked))
 }
 
-func (p *problems) unique(path, name string, seen map[string]bool) {
+// names are those that entries have, with the list that each stands in.
+type names map[string]string
+
+// take wants a name that no other entry has.
+func (n names) take(p *problems, path, list, name string) {
 	if !p.required(path, name) {
 		return
 	}
-	if seen[name] {
+	switch taken := n[name]; taken {
+	case "":
+		n[name] = list
+	case list:
 		p.add(path, "is the name of an earlier entry as well")
+	default:
+		p.add(path, "is the name of an entry of %s as well", taken)
 	}
-	seen[name] = true
+}
+
+// label is take for a name that stands in metrics.
+func (n names) label(p *problems, path, list, name string) {
+	valid := len(name) <= maxLabel
+	for _, r := range name {
+		valid = valid && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
+	}
+	if !valid {
+		p.add(path, "want 1 to %d of a-z, A-Z, 0-9, dot, _ and -", maxLabel)
+		return
+	}
+	n.take(p, path, list, name)
 }
 
 func (p *problems) between(path string, value, least, most time.Duration) {
@@ -104,6 +125,16 @@ func (p *problems) listen(path, address string) {
 	}
 }
 
+// resolver wants an address: whoever resolves names cannot be a name.
+func (p *problems) resolver(path, address string) {
+	if address == "" {
+		return
+	}
+	if server, err := netip.ParseAddrPort(address); err != nil || server.Port() == 0 {
+		p.add(path, "want the address and the port of a DNS server, such as 10.0.0.53:53 or [fd00::53]:53")
+	}
+}
+
 // host wants a host as it stands in an image's name: with a port where it is not the scheme's own.
 func (p *problems) host(path, host string) {
 	u, err := url.Parse("https://" + host)
@@ -127,6 +158,32 @@ func (p *problems) origin(path, address string) (host string, ok bool) {
 		return strings.ToLower(u.Host), true
 	}
 	return "", false
+}
+
+// server wants an address that nobody on the way can answer for: https, or http on a loopback address, where an agent may
+// listen. below allows a path. The sentence of url.Parse would repeat the address, which may carry a password.
+func (p *problems) server(path, address, example string, below bool) {
+	if !p.required(path, address) {
+		return
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" || !validPort(u):
+		p.add(path, "want an address such as %s", example)
+	case u.User != nil:
+		p.add(path, "must not carry credentials")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		p.add(path, "want no query and no fragment")
+	case !below && strings.Trim(u.Path, "/") != "":
+		p.add(path, "want scheme, host and port alone")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		p.add(path, "want https, or http on a loopback address, where an agent may listen")
+	}
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (p *problems) natsURLs(path string, addresses []string) {
@@ -160,4 +217,8 @@ func (p *problems) networks(path string, list []string) {
 			p.add(entry(path, i), "want an address or a network, such as 10.1.2.3 or 10.0.0.0/8")
 		}
 	}
+}
+
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }

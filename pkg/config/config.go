@@ -28,21 +28,27 @@ type Receiver struct {
 	Keys     []PublicKey     `key:"keys"`
 	Queue    ReceiverQueue   `key:"queue"`
 	Ledger   Ledger          `key:"ledger"`
+	Probe    Probe           `key:"probe"`
 	Egress   Egress          `key:"egress"`
 	Shutdown Shutdown        `key:"shutdown"`
 }
 
 // Signer is the configuration of cmd/signer.
 type Signer struct {
-	Log      Log      `key:"log"`
-	Ops      Ops      `key:"ops"`
-	Harbor   Harbor   `key:"harbor"`
-	Keys     []Key    `key:"keys"`
-	Sign     Sign     `key:"sign"`
-	Sweep    Sweep    `key:"sweep"`
-	Queue    Queue    `key:"queue"`
-	Egress   Egress   `key:"egress"`
-	Shutdown Shutdown `key:"shutdown"`
+	Log    Log    `key:"log"`
+	Ops    Ops    `key:"ops"`
+	Harbor Harbor `key:"harbor"`
+	Keys   []Key  `key:"keys"`
+	// Logs are the transparency logs, and TimestampAuthorities whose timestamps count. There are none by default.
+	Logs                 []TransparencyLog    `key:"logs"`
+	TimestampAuthorities []TimestampAuthority `key:"timestamp_authorities"`
+	Sign                 Sign                 `key:"sign"`
+	Sweep                Sweep                `key:"sweep"`
+	Canary               Canary               `key:"canary"`
+	Queue                Queue                `key:"queue"`
+	Probe                Probe                `key:"probe"`
+	Egress               Egress               `key:"egress"`
+	Shutdown             Shutdown             `key:"shutdown"`
 }
 
 // Log says what is logged, and in which form.
@@ -162,6 +168,14 @@ type Sign struct {
 	Key string `key:"key"`
 	// Annotations stand in the payload of every new signature.
 	Annotations map[string]string `key:"annotations"`
+	// Transparency is what is asked of the log whose name is Log: that of the only active one if the file has none, and empty
+	// where none is active.
+	Transparency policy.Transparency `key:"transparency" default:"off"`
+	Log          string              `key:"log"`
+	// Timestamp is what is asked of the active authority: if the file does not say, optional where there is one, else off.
+	Timestamp policy.Timestamp `key:"timestamp"`
+	// LogConcurrency is how many requests of one signer wait for a log at once, beside those in work.
+	LogConcurrency int `key:"log_concurrency" default:"256"`
 	// Concurrency is how many digests are in work at once.
 	Concurrency int `key:"concurrency" default:"32"`
 	// MaxAge is for how long a request is tried before it becomes a dead letter.
@@ -254,8 +268,29 @@ type SQLite struct {
 	Path string `key:"path,path" default:"/var/lib/harborseal/ledger.db"`
 }
 
-// Egress is what is kept of the connections that the program makes.
+// Canary is the account that pushes images of the service's own into the projects whose policies say that they are canaries,
+// to try the whole way. Without it no signer does.
+type Canary struct {
+	// Username is that of a robot which pushes and deletes in these projects.
+	Username   string `key:"username"`
+	SecretFile string `key:"secret_file,file"`
+	// Interval is the time between two images.
+	Interval time.Duration `key:"interval" default:"1m"`
+}
+
+// Enabled says whether there is an account.
+func (c Canary) Enabled() bool { return c.Username != "" }
+
+// Probe is the search for dependencies that do not answer.
+type Probe struct {
+	// Interval is the time between two calls to each of them.
+	Interval time.Duration `key:"interval" default:"15s"`
+}
+
+// Egress is how connections are made, and what is kept of them.
 type Egress struct {
+	// Resolver is the address and port of a DNS server that is asked instead of the system's; empty for the system's.
+	Resolver string `key:"resolver"`
 	// RecordFile gets a line for every destination; empty for none.
 	RecordFile string `key:"record_file,path"`
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/hex"
-	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -27,8 +26,8 @@ type PublicKey struct {
 	State         KeyState `key:"state" default:"active"`
 }
 
-// Key is a key of the signer. An active one has exactly one of File, KMS and PKCS11; every other one has PublicKeyFile
-// alone.
+// Key is a key of the signer. An active one has exactly one of File, KMS, PKCS11 and Fulcio; every other one has
+// PublicKeyFile alone, or what of Fulcio says whose certificates count.
 type Key struct {
 	Name  string   `key:"name"`
 	State KeyState `key:"state" default:"active"`
@@ -43,16 +42,17 @@ type Key struct {
 	// AWS may be set where KMS begins with "awskms://", and nowhere else.
 	AWS    AWS    `key:"aws"`
 	PKCS11 PKCS11 `key:"pkcs11"`
+	Fulcio Fulcio `key:"fulcio"`
 	// CAFile holds further authorities of the KMS in PEM; empty for those of the system alone. It may be set where KMS begins
 	// with "hashivault://" or "awskms://": the clients of the others dial by themselves.
 	CAFile string `key:"ca_file,file"`
 	// PublicKeyFile is required for a key that is not active. For an active one in a KMS or an HSM it is what the public
 	// key has to be.
 	PublicKeyFile string `key:"public_key_file,file"`
-	// MaxCalls is how many calls to the KMS or HSM run at once; 0 is 8 for a KMS and 4 for an HSM. It and Timeout may be set
-	// for active keys in a KMS or HSM alone.
+	// MaxCalls is how many calls to the KMS or HSM run at once; 0 is 8 for a KMS and 4 for an HSM. It may be set for active
+	// keys in a KMS or HSM alone.
 	MaxCalls int `key:"max_calls" default:"0"`
-	// Timeout bounds one call to the KMS or HSM.
+	// Timeout bounds one call to the KMS, HSM or Fulcio. It may be set for active keys there alone.
 	Timeout time.Duration `key:"timeout" default:"10s"`
 }
 
@@ -89,22 +89,21 @@ type PKCS11 struct {
 }
 
 func checkPublicKeys(keys []PublicKey, p *problems) {
-	names := make(map[string]bool)
+	seen := make(names)
 	for i, key := range keys {
 		at := entry("keys", i)
-		p.unique(at+".name", key.Name, names)
+		seen.take(p, at+".name", "keys", key.Name)
 		p.required(at+".public_key_file", key.PublicKeyFile)
 		p.keyState(at+".state", key.State)
 	}
 }
 
 // completeKeys gives the names of the active keys.
-func (c *Signer) completeKeys(given map[string]any, p *problems) []string {
+func (c *Signer) completeKeys(seen names, given map[string]any, p *problems) []string {
 	var active []string
-	names := make(map[string]bool)
 	for i := range c.Keys {
 		key, at := &c.Keys[i], entry("keys", i)
-		p.unique(at+".name", key.Name, names)
+		seen.take(p, at+".name", "keys", key.Name)
 		p.keyState(at+".state", key.State)
 		if key.State == Active {
 			active = append(active, key.Name)
@@ -138,10 +137,16 @@ func (k *Key) checkPublic(at string, p *problems) {
 	} {
 		if given.set {
 			private = true
-			p.add(join(at, given.key), "belongs to active keys alone; this one needs its public_key_file")
+			p.add(join(at, given.key), "belongs to active keys alone; this one needs its public_key_file, or fulcio if it is an identity")
 		}
 	}
-	if !private {
+	switch {
+	case k.Keyless():
+		k.Fulcio.checkRetired(at+".fulcio", p)
+		if k.PublicKeyFile != "" {
+			p.add(at+".public_key_file", "excludes fulcio: an identity has another key in each certificate")
+		}
+	case !private:
 		p.required(at+".public_key_file", k.PublicKeyFile)
 	}
 }
@@ -149,28 +154,29 @@ func (k *Key) checkPublic(at string, p *problems) {
 // checkCalls wants limits of calls where there are calls. The limits have defaults, so that only the given entry tells
 // whether somebody set them.
 func (k *Key) checkCalls(at string, given map[string]any, p *problems) {
-	if k.State == Active && (k.KMS != "" || k.PKCS11 != PKCS11{}) {
+	held := k.State == Active && (k.KMS != "" || k.PKCS11 != PKCS11{})
+	if held {
 		p.count(at+".max_calls", k.MaxCalls, 0, 1024)
-		p.between(at+".timeout", k.Timeout, 100*time.Millisecond, 5*time.Minute)
-		return
+	} else if isGiven(given, "max_calls") {
+		p.add(at+".max_calls", "belongs to active keys in a KMS or HSM")
 	}
-	for _, key := range []string{"max_calls", "timeout"} {
-		if isGiven(given, key) {
-			p.add(join(at, key), "belongs to active keys in a KMS or HSM")
-		}
+	if held || k.State == Active && k.Keyless() {
+		p.between(at+".timeout", k.Timeout, 100*time.Millisecond, 5*time.Minute)
+	} else if isGiven(given, "timeout") {
+		p.add(at+".timeout", "belongs to active keys in a KMS or HSM, or of Fulcio")
 	}
 }
 
 // completeSource wants one place that the key is in, and all that the place needs.
 func (k *Key) completeSource(at string, p *problems) {
 	sources := 0
-	for _, given := range []bool{k.File != "", k.KMS != "", k.PKCS11 != PKCS11{}} {
+	for _, given := range []bool{k.File != "", k.KMS != "", k.PKCS11 != PKCS11{}, k.Keyless()} {
 		if given {
 			sources++
 		}
 	}
 	if sources != 1 {
-		p.add(at, "want exactly one of file, kms and pkcs11 for an active key")
+		p.add(at, "want exactly one of file, kms, pkcs11 and fulcio for an active key")
 		return
 	}
 	if k.PasswordFile != "" && k.File == "" {
@@ -178,6 +184,12 @@ func (k *Key) completeSource(at string, p *problems) {
 	}
 	if k.File != "" && k.PublicKeyFile != "" {
 		p.add(at+".public_key_file", "belongs to keys that do not sign, and to those of a KMS or HSM; a file brings its own public key")
+	}
+	if k.Keyless() {
+		k.Fulcio.check(at+".fulcio", p)
+		if k.PublicKeyFile != "" {
+			p.add(at+".public_key_file", "excludes fulcio: an identity has another key in each certificate")
+		}
 	}
 	if k.KMS != "" {
 		p.kms(at+".kms", k.KMS)
@@ -214,19 +226,7 @@ func (v *Vault) complete(at string, used bool, p *problems) {
 		}
 		return
 	}
-	if p.required(at+".address", v.Address) {
-		u, err := url.Parse(v.Address)
-		switch {
-		case err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" || !validPort(u):
-			p.add(at+".address", "want an address such as https://vault.example.com:8200")
-		case u.User != nil:
-			p.add(at+".address", "must not carry credentials: token_file is a key of its own")
-		case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-			p.add(at+".address", "want scheme, host and port alone")
-		case u.Scheme == "http" && !loopback(u.Hostname()):
-			p.add(at+".address", "want https, or http on a loopback address, where an agent may listen: the token is sent there")
-		}
-	}
+	p.server(at+".address", v.Address, "https://vault.example.com:8200", false)
 	p.required(at+".token_file", v.TokenFile)
 	p.count(at+".key_version", v.KeyVersion, 0, 1<<30)
 	if v.TransitPath == "" {
@@ -251,9 +251,4 @@ func (p *problems) kms(path, reference string) {
 	case strings.Contains(reference, "@"):
 		p.add(path, "must not carry credentials")
 	}
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

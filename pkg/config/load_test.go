@@ -83,6 +83,7 @@ func TestReceiverDefaults(t *testing.T) {
 			},
 		},
 		Ledger:   config.Ledger{SQLite: config.SQLite{Path: "/var/lib/harborseal/ledger.db"}, MaxAge: 400 * 24 * time.Hour},
+		Probe:    config.Probe{Interval: 15 * time.Second},
 		Shutdown: config.Shutdown{Drain: 20 * time.Second},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -108,8 +109,13 @@ func TestSignerDefaults(t *testing.T) {
 			Name: "k1", File: filepath.Join(dir, "k1.key"), PasswordFile: "/etc/k1.password", State: config.Active,
 			Timeout: 10 * time.Second,
 		}},
-		Sign:     config.Sign{Format: policy.FormatAuto, Key: "k1", Concurrency: 32, MaxAge: 24 * time.Hour},
+		Sign: config.Sign{
+			Format: policy.FormatAuto, Key: "k1", Transparency: policy.TransparencyOff, Timestamp: policy.TimestampOff,
+			Concurrency: 32, LogConcurrency: 256, MaxAge: 24 * time.Hour,
+		},
 		Sweep:    config.Sweep{Incremental: time.Minute, Full: 24 * time.Hour, PageSize: 100, RequestsPerSecond: 20},
+		Canary:   config.Canary{Interval: time.Minute},
+		Probe:    config.Probe{Interval: 15 * time.Second},
 		Queue:    config.Queue{URLs: []string{"nats://127.0.0.1:4222"}, Replicas: 1, AckWait: time.Minute},
 		Shutdown: config.Shutdown{Drain: 20 * time.Second},
 	}

@@ -54,21 +54,41 @@ func (c *Receiver) Declared() (*policy.Declared, error) {
 
 // Terms gives how images are signed where their project's policy leaves it open.
 func (c *Signer) Terms() policy.Terms {
-	return policy.Terms{Format: c.Sign.Format, Key: c.Sign.Key, Annotations: c.Sign.Annotations}
+	return policy.Terms{
+		Format: c.Sign.Format, Key: c.Sign.Key, Annotations: c.Sign.Annotations,
+		Transparency: c.Sign.Transparency, Log: c.Sign.Log, Timestamp: c.Sign.Timestamp,
+	}
 }
 
-// completeSign takes the names of the active keys.
-func (c *Signer) completeSign(active []string, p *problems) {
+// completeSign takes the names of the active keys and of the active logs.
+func (c *Signer) completeSign(keys, logs []string, p *problems) {
 	p.format("sign.format", c.Sign.Format)
 	switch {
 	case c.Sign.Key != "":
-		p.activeKey("sign.key", c.Sign.Key, active)
-	case len(active) == 1:
-		c.Sign.Key = active[0]
-	case len(active) > 1:
+		p.activeKey("sign.key", c.Sign.Key, keys)
+	case len(keys) == 1:
+		c.Sign.Key = keys[0]
+	case len(keys) > 1:
 		p.add("sign.key", "is required where several keys are active")
 	}
 	p.annotations("sign.annotations", c.Sign.Annotations)
+	p.transparency("sign.transparency", c.Sign.Transparency)
+	switch {
+	case c.Sign.Log != "" && !slices.Contains(logs, c.Sign.Log):
+		p.add("sign.log", "want the name of a log whose state is active")
+	case c.Sign.Log == "" && len(logs) == 1:
+		c.Sign.Log = logs[0]
+	case c.Sign.Log == "" && len(logs) > 1:
+		p.add("sign.log", "is required where several logs are active")
+	}
+	if c.Sign.Timestamp == "" {
+		c.Sign.Timestamp = policy.TimestampOff
+		if _, active := c.ActiveAuthority(); active {
+			c.Sign.Timestamp = policy.TimestampOptional
+		}
+	}
+	p.timestamp("sign.timestamp", c.Sign.Timestamp)
+	c.checkVerifiable(p)
 }
 
 // checkPolicies can tell a wrong name of a key only where the file names the active keys.
@@ -127,6 +147,18 @@ func fieldErrors(err error) []*policy.FieldError {
 func (p *problems) format(path string, f policy.Format) {
 	if f.Validate() != nil {
 		p.add(path, "want one of auto, legacy, bundle, both")
+	}
+}
+
+func (p *problems) transparency(path string, t policy.Transparency) {
+	if t.Validate() != nil {
+		p.add(path, "want one of off, required, deferred")
+	}
+}
+
+func (p *problems) timestamp(path string, t policy.Timestamp) {
+	if t.Validate() != nil {
+		p.add(path, "want one of off, optional, required")
 	}
 }
 

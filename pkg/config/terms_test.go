@@ -28,6 +28,7 @@ sign:
 func TestTermsOfTheSigner(t *testing.T) {
 	want := policy.Terms{
 		Format: policy.FormatLegacy, Key: "images", Annotations: map[string]string{"com.example/team.name": "a=b, c", "empty": ""},
+		Transparency: policy.TransparencyOff, Timestamp: policy.TimestampOff,
 	}
 	if got := loadSigner(t, twoKeys).Terms(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -47,6 +48,10 @@ policies:
     format: both
     key: images
     annotations: {scope: pci}
+    transparency: deferred
+    log: rekor
+    timestamp: required
+    canary: true
     rate: {per_second: 0.5, burst: 3}
     max_in_flight: 4
     resign_on_rotation: true
@@ -65,7 +70,11 @@ func TestDeclaredPolicies(t *testing.T) {
 	got, found := set.Lookup("pci-2")
 	want := policy.Policy{
 		Project: "pci-2", Mode: policy.ModeSign, Manager: policy.ByConfig, Revision: set.Revision(),
-		Terms:        policy.Terms{Format: policy.FormatBoth, Key: "images", Annotations: map[string]string{"scope": "pci"}, ActiveKeyOnly: true},
+		Terms: policy.Terms{
+			Format: policy.FormatBoth, Key: "images", Annotations: map[string]string{"scope": "pci"}, ActiveKeyOnly: true,
+			Transparency: policy.TransparencyDeferred, Log: "rekor", Timestamp: policy.TimestampRequired,
+		},
+		Canary:       true,
 		Repositories: policy.Globs{Include: []string{"team/**"}, Exclude: []string{"team/scratch/*"}},
 		Tags:         policy.Globs{Include: []string{"v*"}, Exclude: []string{"*-dev"}},
 		Untagged:     policy.UntaggedExclude, Restore: policy.RestoreAlert, Rate: policy.Rate{PerSecond: 0.5, Burst: 3}, MaxInFlight: 4,
@@ -100,7 +109,7 @@ keys: [{name: images, public_key_file: k}, {name: old, public_key_file: o, state
 policies:
   - {format: best, key: nobody, backfill: none}
   - {projects: [pci-*, Shop, '['], backfill: all, annotations: {a: 1}, rate: {per_second: .nan}}
-  - {projects: [a], backfill: "since:yesterday", key: old, formt: bundle, tags: {include: ['[']}, mode: maybe}
+  - {projects: [a], backfill: "since:yesterday", key: old, formt: bundle, tags: {include: ['[']}, mode: maybe, transparency: on, log: "a\u0007", timestamp: always}
   - {projects: [a], backfill: all, exemptions: [{expires: tomorrow, approver: a}, {repository: a, reason: r, expires: 2026-12-31T00:00:00Z}], blocks: [{digest: a}]}
 `), nil)
 	want := []string{
@@ -114,8 +123,11 @@ policies:
 		"policies[1].projects[1]: want the name of a Harbor project, or a glob such as team-*",
 		"policies[1].projects[2]: want the name of a Harbor project, or a glob such as team-*",
 		"policies[1].rate.per_second: want 0 to 10000",
+		"policies[2].log: want the name of a configured log, of at most 64 bytes",
 		"policies[2].mode: want one of off, observe, sign",
 		"policies[2].tags.include[0]: want a glob such as team/**, of at most 256 bytes",
+		"policies[2].timestamp: want one of off, optional, required",
+		"policies[2].transparency: want one of off, required, deferred",
 		"policies[2].key: want the name of a key whose state is active",
 		"policies[2].backfill: is required: want all, or since: and a time such as since:2026-01-31T00:00:00Z: which of the images that are there already are signed",
 		"policies[3].exemptions[0].reason: want why, in at most 500 bytes",

@@ -27,6 +27,8 @@ func (c *Receiver) complete(given map[string]any, p *problems) {
 	if c.Queue.Embedded.Enabled && c.Ledger.MaxBytes > c.Queue.Embedded.MaxStore {
 		p.add("ledger.max_bytes", "want no more than queue.embedded.max_store")
 	}
+	c.Probe.check(p)
+	c.Egress.check(p)
 	c.Shutdown.check(p)
 }
 
@@ -35,18 +37,25 @@ func (c *Signer) complete(given map[string]any, p *problems) {
 	c.Log.check(p)
 	p.listen("ops.listen", c.Ops.Listen)
 	c.Harbor.complete(p)
-	active := c.completeKeys(given, p)
-	c.completeSign(active, p)
+	seen := make(names)
+	activeKeys := c.completeKeys(seen, given, p)
+	activeLogs := c.checkLogs(seen, p)
+	c.checkAuthorities(seen, p)
+	c.completeSign(activeKeys, activeLogs, p)
 	p.count("sign.concurrency", c.Sign.Concurrency, 1, 1024)
+	p.count("sign.log_concurrency", c.Sign.LogConcurrency, 1, 10_000)
 	p.between("sign.max_age", c.Sign.MaxAge, time.Minute, 30*24*time.Hour)
 	p.between("sweep.incremental", c.Sweep.Incremental, time.Second, time.Hour)
 	p.between("sweep.full", c.Sweep.Full, time.Second, 31*24*time.Hour)
 	p.count("sweep.page_size", c.Sweep.PageSize, 1, 100)
 	p.count("sweep.requests_per_second", c.Sweep.RequestsPerSecond, 0, 10_000)
+	c.Canary.check(c.Harbor.Username, p)
 	if len(c.Queue.URLs) == 0 {
 		p.add("queue.urls", "is required")
 	}
 	c.Queue.check(p)
+	c.Probe.check(p)
+	c.Egress.check(p)
 	c.Shutdown.check(p)
 }
 
@@ -78,6 +87,23 @@ func (l Log) check(p *problems) {
 	p.oneOf("log.format", l.Format, "auto", "json", "console")
 }
 
+// check takes the account that signs.
+func (c Canary) check(signs string, p *problems) {
+	p.pair("canary", "username", c.Username, "secret_file", c.SecretFile)
+	if c.Enabled() && c.Username == signs {
+		p.add("canary.username", "want another account than harbor.username, whose own pushes sweeps look past")
+	}
+	p.between("canary.interval", c.Interval, 10*time.Second, 24*time.Hour)
+}
+
+func (c Probe) check(p *problems) {
+	p.between("probe.interval", c.Interval, time.Second, 5*time.Minute)
+}
+
+func (e Egress) check(p *problems) {
+	p.resolver("egress.resolver", e.Resolver)
+}
+
 func (s Shutdown) check(p *problems) {
 	p.between("shutdown.drain", s.Drain, time.Second, 10*time.Minute)
 }
@@ -101,7 +127,7 @@ func (h *Harbor) complete(p *problems) {
 	if h.UserAgent != "" && !strings.Contains(h.UserAgent, "cosign") {
 		p.add("harbor.user_agent", `want the word "cosign" in it: Harbor's pull policy lets nobody else read what is not signed yet`)
 	}
-	if strings.ContainsFunc(h.UserAgent, func(r rune) bool { return r < ' ' || r > '~' }) {
+	if !isPrintable(h.UserAgent) {
 		p.add("harbor.user_agent", "want printable ASCII")
 	}
 	p.between("harbor.timeout", h.Timeout, time.Second, 10*time.Minute)
@@ -199,10 +225,10 @@ func (q ReceiverQueue) check(p *problems) {
 	if e.TLS.ClientCAFile != "" && !e.TLS.Enabled() {
 		p.add("queue.embedded.tls.client_ca_file", "needs cert_file and key_file")
 	}
-	names := make(map[string]bool)
+	seen := make(names)
 	for i, user := range e.Users {
 		at := entry("queue.embedded.users", i)
-		p.unique(at+".name", user.Name, names)
+		seen.take(p, at+".name", "queue.embedded.users", user.Name)
 		p.required(at+".password_file", user.PasswordFile)
 	}
 	if len(e.Users) == 0 {

@@ -139,24 +139,38 @@ func (s *Service) checkEnabled(ctx context.Context, c current, found artifact.Pr
 		errs = append(errs, err)
 		f.refused(err)
 	}
-	errs = append(errs, s.checkDeliveries(ctx, f, c.project), s.checkSystem(ctx, f))
-	if s.isThorough(c) {
+	changed, err := s.changedAt(ctx, c)
+	errs = append(errs, err, s.checkDeliveries(ctx, f, c.project), s.checkSystem(ctx, f))
+	if s.isThorough(c, changed) {
 		s.checkRights(ctx, f, c)
 	}
 	errs = append(errs, s.begin(ctx, c.project, f.begun()), s.end(ctx, c.project, f.over()...))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := s.sweepLately(ctx, c); err != nil {
+	if err := s.sweepLately(ctx, c, changed); err != nil {
 		return err
 	}
 	now := s.cfg.Now().UTC()
-	_, err := s.update(ctx, c.project, func(st *policy.State) {
-		if now.Sub(st.CheckedAt) >= checkedEvery {
+	_, err = s.update(ctx, c.project, func(st *policy.State) {
+		// Where no signer has answered, the next check asks again what it says of the new policy.
+		if now.Sub(st.CheckedAt) >= checkedEvery || !st.CheckedAt.After(changed) && !f.unknown[unverifiable] {
 			st.CheckedAt = now
 		}
 	})
 	return err
+}
+
+// changedAt is when the policy was changed that counts for a project.
+func (s *Service) changedAt(ctx context.Context, c current) (time.Time, error) {
+	if c.rule == nil {
+		return c.document.ChangedAt, nil
+	}
+	entry, err := s.cfg.Queue.GetPolicy(ctx, book.Declared, "")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading the declared policies: %w", err)
+	}
+	return entry.At, nil
 }
 
 // refused notes that Harbor did not let us keep the webhook.
@@ -195,14 +209,15 @@ func (s *Service) checkSystem(ctx context.Context, f *findings) error {
 }
 
 // isThorough says whether it is time to ask for all rights: in every so manyth check, another one for each project; in the
-// first one; and while one of the problems stands that only such a check sees the end of.
-func (s *Service) isThorough(c current) bool {
-	if c.state.CheckedAt.IsZero() {
+// first one, also after a change, because nobody has asked the signers before a configuration file counts; and while one of the
+// problems stands that only such a check sees the end of.
+func (s *Service) isThorough(c current, changed time.Time) bool {
+	if !c.state.CheckedAt.After(changed) {
 		return true
 	}
 	for _, p := range c.state.Problems {
 		switch reason(p.Reason) {
-		case rightMissing, pullPolicy, quotaFull, formatUnsupported, keyMissing, privateAddress:
+		case rightMissing, pullPolicy, quotaFull, formatUnsupported, keyMissing, unverifiable, privateAddress:
 			return true
 		default:
 		}
@@ -248,10 +263,12 @@ func reasonsOf(name preflight.Name) []reason {
 		return []reason{formatUnsupported}
 	case preflight.Key:
 		return []reason{keyMissing}
+	case preflight.Transparency, preflight.Timestamp:
+		return []reason{unverifiable}
 	case preflight.PrivateAddress:
 		return []reason{privateAddress}
 	case preflight.Signer: // none has answered
-		return []reason{rightMissing, pullPolicy, quotaFull, formatUnsupported, keyMissing}
+		return []reason{rightMissing, pullPolicy, quotaFull, formatUnsupported, keyMissing, unverifiable}
 	case preflight.Rights:
 		return []reason{rightMissing, pullPolicy}
 	default:
@@ -264,20 +281,15 @@ func reasonsOf(name preflight.Name) []reason {
 
 // sweepLately proposes the sweep that belongs to a change of the last hour, in case a crash came before it: the queue refuses
 // it if it was proposed before.
-func (s *Service) sweepLately(ctx context.Context, c current) error {
-	if c.rule == nil {
-		if s.cfg.Now().Sub(c.document.ChangedAt) >= sweepWithin {
-			return nil
-		}
+func (s *Service) sweepLately(ctx context.Context, c current, changed time.Time) error {
+	lately := s.cfg.Now().Sub(changed) < sweepWithin
+	switch {
+	case c.rule == nil && lately:
 		c.state.SuspendedFor = 0 // keepWebhook has lifted it
 		return s.sweepFor(ctx, c)
-	}
-	entry, err := s.cfg.Queue.GetPolicy(ctx, book.Declared, "")
-	if err != nil {
-		return fmt.Errorf("reading the declared policies: %w", err)
-	}
-	if s.cfg.Now().Sub(entry.At) >= sweepWithin && !c.state.CheckedAt.IsZero() {
+	case c.rule != nil && (lately || c.state.CheckedAt.IsZero()):
+		return s.propose(ctx, c.project, -changed.UnixNano())
+	default:
 		return nil
 	}
-	return s.propose(ctx, c.project, -entry.At.UnixNano())
 }

@@ -124,6 +124,8 @@ func TestProblemsBeginAndEnd(t *testing.T) {
 		{"pull_policy", failing(preflight.PullPolicy)},
 		{"key_missing", failing(preflight.Key)},
 		{"format_unsupported", failing(preflight.Format)},
+		{"unverifiable", failing(preflight.Transparency)},
+		{"unverifiable", failing(preflight.Timestamp)},
 		{"quota_full", func(w *world) { w.quota = artifact.Quota{Hard: 1, Used: 1} }},
 		{"private_address", func(w *world) {
 			w.projects["demo"] = artifact.Project{ID: 7, Name: "demo", Metadata: map[string]string{"webhook_allow_private": "false"}}
@@ -204,8 +206,8 @@ func TestMetricIsSilentBeforeThePoliciesAreLoaded(t *testing.T) {
 		t.Errorf("%d samples (%v) before the policies are loaded, want none", n, err)
 	}
 	b.Loaded()
-	if n, err := testutil.GatherAndCount(registry); n != 15 || err != nil {
-		t.Errorf("%d samples (%v), want one for each of 15 reasons", n, err)
+	if n, err := testutil.GatherAndCount(registry); n != 16 || err != nil {
+		t.Errorf("%d samples (%v), want one for each of 16 reasons", n, err)
 	}
 }
 

@@ -70,6 +70,25 @@ func (s *Service) checkCaller(ctx context.Context, actor Actor, project string) 
 	return c
 }
 
+// checkCanary wants a system admin: what is a canary is in no report, and whoever is reported on must not decide that. An API
+// token is nobody in Harbor; the configuration file is the operator's.
+func (s *Service) checkCanary(ctx context.Context, actor Actor) preflight.Check {
+	c := preflight.Check{Name: preflight.Canary, Subject: actor.Name, Status: preflight.OK}
+	admin := false
+	if actor.Authorization != "" {
+		account, err := s.cfg.As(actor.Authorization).CurrentAccount(ctx)
+		if err != nil {
+			return couldNotTell(c, err)
+		}
+		admin = account.SystemAdmin
+	}
+	if !admin {
+		c.Status, c.Detail = preflight.Failed, "a canary project is in no report, so that only a system admin of Harbor makes one"
+		c.Fix = "ask a system admin, or name the project under policies in the receiver's configuration file"
+	}
+	return c
+}
+
 func couldNotTell(c preflight.Check, err error) preflight.Check {
 	c.Status, c.Unknown, c.Detail, c.Fix = preflight.Failed, true, "could not be told: "+err.Error(), "ask again in a moment"
 	return c

@@ -33,12 +33,13 @@ const (
 	quotaFull         reason = "quota_full"
 	formatUnsupported reason = "format_unsupported"
 	keyMissing        reason = "key_missing"
+	unverifiable      reason = "unverifiable" // nobody could verify what the policy asks for
 )
 
 func reasons() []reason {
 	return []reason{
 		webhookMissing, webhookDisabled, webhookChanged, webhookElsewhere, webhookFailing, notificationsOff, privateAddress,
-		projectReplaced, projectGone, rightMissing, pullPolicy, proxyCache, quotaFull, formatUnsupported, keyMissing,
+		projectReplaced, projectGone, rightMissing, pullPolicy, proxyCache, quotaFull, formatUnsupported, keyMissing, unverifiable,
 	}
 }
 

@@ -234,6 +234,9 @@ func (s *Service) examine(ctx context.Context, actor Actor, c current, next *sto
 	checks := s.precheck(ctx, actor, c.project, next.Spec)
 	found, err := s.cfg.Harbor.Project(ctx, c.project)
 	replaced := err == nil && c.document != nil && c.document.ProjectID != found.ID
+	if next.Canary && (replaced || !c.canary()) {
+		checks = append(checks, s.checkCanary(ctx, actor))
+	}
 	failures := preflight.Failures(checks)
 	if len(failures) > 0 && (err != nil || replaced || c.demands(next.Spec)) {
 		return artifact.Project{}, nil, &RefusedError{Checks: failures}
@@ -258,8 +261,12 @@ func (c current) demands(next policy.Spec) bool {
 	}
 	now := c.document.Spec
 	return next.Mode == policy.ModeSign && now.Mode != policy.ModeSign ||
-		next.Format != now.Format || next.Key != now.Key || next.ResignOnRotation && !now.ResignOnRotation
+		next.Format != now.Format || next.Key != now.Key || next.ResignOnRotation && !now.ResignOnRotation ||
+		next.Transparency != now.Transparency || next.Log != now.Log || next.Timestamp != now.Timestamp || next.Canary && !now.Canary
 }
+
+// canary says whether the project is a canary already, so that somebody was asked whether it may be one.
+func (c current) canary() bool { return c.working() && c.document != nil && c.document.Canary }
 
 // applied says whether what is asked for is what is there already, from the same actor.
 func (c current) applied(actor Actor, req PutRequest) bool {

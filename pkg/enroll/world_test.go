@@ -79,6 +79,8 @@ func newWorld() *world {
 				{Name: preflight.Key, Status: preflight.OK},
 				{Name: preflight.Right("repository:push"), Subject: "demo", Status: preflight.OK},
 				{Name: preflight.Format, Status: preflight.OK},
+				{Name: preflight.Transparency, Subject: "demo", Status: preflight.OK},
+				{Name: preflight.Timestamp, Subject: "demo", Status: preflight.OK},
 				{Name: preflight.PullPolicy, Subject: "demo", Status: preflight.Skipped},
 			}, nil
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -19,9 +20,12 @@ const maxChecks = 200
 // Request asks whether the signers could sign a project by these terms.
 type Request struct {
 	Project string `json:"project"`
-	// Format and Key are those of the signer's configuration where they are empty.
-	Format policy.Format `json:"format,omitempty"`
-	Key    string        `json:"key,omitempty"`
+	// Format, Key, Transparency, Log and Timestamp are those of the signer's configuration where they are empty.
+	Format       policy.Format       `json:"format,omitempty"`
+	Key          string              `json:"key,omitempty"`
+	Transparency policy.Transparency `json:"transparency,omitempty"`
+	Log          string              `json:"log,omitempty"`
+	Timestamp    policy.Timestamp    `json:"timestamp,omitempty"`
 	// Tags says that the policy looks at tags.
 	Tags bool `json:"tags,omitempty"`
 	// ResignOnRotation asks for further signatures of what is signed already.
@@ -30,7 +34,10 @@ type Request struct {
 
 // RequestFor asks by what a policy says.
 func RequestFor(project string, s policy.Spec) Request {
-	return Request{Project: project, Format: s.Format, Key: s.Key, Tags: s.NeedsTags(), ResignOnRotation: s.ResignOnRotation}
+	return Request{
+		Project: project, Format: s.Format, Key: s.Key, Transparency: s.Transparency, Log: s.Log, Timestamp: s.Timestamp,
+		Tags: s.NeedsTags(), ResignOnRotation: s.ResignOnRotation,
+	}
 }
 
 // answer is the other program's.
@@ -60,7 +67,29 @@ func (r Request) Ask(ctx context.Context, signers Asker) ([]Check, error) {
 	if len(a.Checks) == 0 || len(a.Checks) > maxChecks {
 		return nil, fault.Newf(fault.Transient, fault.BadAnswer, "asking the signers: %d checks in the answer", len(a.Checks))
 	}
-	return a.Checks, nil
+	return append(a.Checks, r.unanswered(a.Checks)...), nil
+}
+
+// unanswered gives what a signer of an older version does not know how to check: it would take the policy, and sign without what
+// it asks for.
+func (r Request) unanswered(answered []Check) []Check {
+	var missing []Check
+	for _, need := range []struct {
+		name  Name
+		asked bool
+	}{
+		{Transparency, r.Transparency != "" || r.Log != ""},
+		{Timestamp, r.Timestamp != ""},
+	} {
+		if need.asked && !slices.ContainsFunc(answered, func(c Check) bool { return c.Name == need.name }) {
+			missing = append(missing, Check{
+				Name: need.name, Subject: r.Project, Status: Failed, Unknown: true,
+				Detail: "could not be told: the signer that has answered does not know of it",
+				Fix:    "see that all signers have the version of the receiver, and ask again",
+			})
+		}
+	}
+	return missing
 }
 
 // Handler makes what answers [Topic] of a function that checks.

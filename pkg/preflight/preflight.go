@@ -55,6 +55,9 @@ const (
 	Key              Name = "key"
 	CredentialExpiry Name = "credential_expiry" //nolint:gosec // the name of a check
 	TestSignature    Name = "test_signature"
+	Transparency     Name = "transparency" // whether anybody could verify what is asked of a log
+	Timestamp        Name = "timestamp"    // whether anybody could verify when something was signed, where that is asked for
+	Canary           Name = "canary"       // whether whoever asks may make a canary of a project
 
 	// RightPrefix stands before a right, such as repository:push.
 	RightPrefix = "right:"

@@ -34,7 +34,15 @@ type Keys interface {
 	KeyID(name string) (id string, ok bool)
 }
 
-// ForSigner checks with the account and the keys of a signer. All fields are required.
+// Down says what does not answer at the moment, and why, in words for people; empty for what answers and for what nobody has
+// called.
+type Down struct {
+	// Log is the transparency log that the terms name, Timestamps the timestamp authority, and Key the KMS or the Fulcio of the
+	// key.
+	Log, Timestamps, Key string
+}
+
+// ForSigner checks with the account and the keys of a signer. Fields without a default in their comment are required.
 type ForSigner struct {
 	Harbor SignerHarbor
 	Keys   Keys
@@ -42,6 +50,11 @@ type ForSigner struct {
 	Defaults policy.Terms
 	// Account is the name of the account in Harbor.
 	Account string
+	// Means gives what the signer's configuration has for what terms ask for; what is Harbor's to say is not looked at.
+	// Default: there are no logs, no timestamp authority and no keyless keys.
+	Means func(policy.Terms) policy.Means
+	// Down gives what does not answer, of what terms ask for. It waits for nobody. Default: nobody knows.
+	Down func(policy.Terms) Down
 }
 
 // need is a right, with what is lost without it; nothing works without a required one.
@@ -75,12 +88,21 @@ const probeRepository = "harborseal-preflight"
 
 // Check does all checks for a project. A project of an empty name leaves those out that are about one.
 func (s ForSigner) Check(ctx context.Context, r Request) []Check {
+	if s.Means == nil {
+		s.Means = func(policy.Terms) policy.Means { return policy.Means{} }
+	}
+	if s.Down == nil {
+		s.Down = func(policy.Terms) Down { return Down{} }
+	}
 	system := once(s.Harbor.System)
+	bundles := once(s.bundles)
+	locked := once(func(ctx context.Context) (string, error) { return s.lockedBy(ctx, r.Project) })
 	tasks := []task{
 		{Version, "", func(ctx context.Context) []Check { return []Check{checkVersion(ctx, system)} }},
 		{ReadOnly, "", func(ctx context.Context) []Check { return []Check{checkReadOnly(ctx, system)} }},
 		{Key, r.Key, func(context.Context) []Check { return []Check{s.key(r)} }},
-		{Format, r.Project, func(ctx context.Context) []Check { return []Check{s.format(ctx, r)} }},
+		{Format, r.Project, func(ctx context.Context) []Check { return []Check{s.format(ctx, r, bundles)} }},
+		{Transparency, r.Project, func(ctx context.Context) []Check { return s.verifiable(ctx, r, bundles, locked) }},
 	}
 	if r.Project == "" {
 		return run(ctx, tasks)
@@ -96,16 +118,38 @@ func (s ForSigner) Check(ctx context.Context, r Request) []Check {
 		}},
 		task{PullPolicy, r.Project, func(ctx context.Context) []Check { return []Check{s.pullPolicy(ctx, r.Project, project, rights)} }},
 		task{Quota, r.Project, func(ctx context.Context) []Check { return []Check{checkQuota(ctx, r.Project, s.Harbor, project)} }},
-		task{Immutability, r.Project, func(ctx context.Context) []Check { return []Check{s.immutability(ctx, r)} }},
+		task{Immutability, r.Project, func(ctx context.Context) []Check { return []Check{s.immutability(ctx, r, bundles, locked)} }},
 	))
 }
 
 func (s ForSigner) terms(r Request) policy.Terms {
-	return policy.Terms{Format: r.Format, Key: r.Key}.Or(s.Defaults).Or(policy.Terms{Format: policy.FormatAuto})
+	return policy.Terms{Format: r.Format, Key: r.Key, Transparency: r.Transparency, Log: r.Log, Timestamp: r.Timestamp}.
+		Or(s.Defaults).
+		Or(policy.Terms{Format: policy.FormatAuto, Transparency: policy.TransparencyOff, Timestamp: policy.TimestampOff})
+}
+
+// harborBundles is what Harbor says of bundles.
+type harborBundles struct {
+	can     bool
+	version string
+}
+
+func (s ForSigner) bundles(ctx context.Context) (harborBundles, error) {
+	can, version, err := s.Harbor.Bundles(ctx)
+	return harborBundles{can, version}, err
+}
+
+// lockedBy gives the rule that locks the tags of legacy signatures. No project has none.
+func (s ForSigner) lockedBy(ctx context.Context, project string) (string, error) {
+	if project == "" {
+		return "", nil
+	}
+	return s.Harbor.LockedBy(ctx, project+"/"+probeRepository, "sha256-"+strings.Repeat("0", 64)+".sig")
 }
 
 func (s ForSigner) key(r Request) Check {
-	name := s.terms(r).Key
+	terms := s.terms(r)
+	name := terms.Key
 	c := Check{Name: Key, Subject: name, Status: OK}
 	id, ok := s.Keys.KeyID(name)
 	if !ok {
@@ -114,22 +158,26 @@ func (s ForSigner) key(r Request) Check {
 		return c
 	}
 	c.Detail = "key id " + id
+	if why := s.Down(terms).Key; why != "" {
+		c.Status, c.Detail = Warning, "the key cannot sign at the moment: "+why+"; images wait until it can"
+		c.Fix = "see to what keeps the key's KMS or Fulcio from answering"
+	}
 	return c
 }
 
-func (s ForSigner) format(ctx context.Context, r Request) Check {
+func (s ForSigner) format(ctx context.Context, r Request, bundles func(context.Context) (harborBundles, error)) Check {
 	format := s.terms(r).Format
 	c := Check{Name: Format, Subject: string(format), Status: OK}
 	if format == policy.FormatLegacy {
 		return c // every Harbor takes it
 	}
-	bundles, version, err := s.Harbor.Bundles(ctx)
+	harbor, err := bundles(ctx)
 	if err != nil {
 		return unknown(c, err)
 	}
-	formats, err := format.Formats(bundles)
+	formats, err := format.Formats(harbor.can)
 	if err != nil {
-		c.Status, c.Detail = Failed, fmt.Sprintf("this Harbor is %s, which does not take a bundle for a signature", version)
+		c.Status, c.Detail = Failed, fmt.Sprintf("this Harbor is %s, which does not take a bundle for a signature", harbor.version)
 		c.Fix = "choose the format auto or legacy, or upgrade Harbor to 2.15 or later"
 		return c
 	}
@@ -145,13 +193,15 @@ func (s ForSigner) format(ctx context.Context, r Request) Check {
 //
 // SPEC: measured on Harbor 2.15: an immutability rule lets a .sig tag be pushed once and refuses to move it (412); referrers
 // and bundles are always taken.
-func (s ForSigner) immutability(ctx context.Context, r Request) Check {
+func (s ForSigner) immutability(
+	ctx context.Context, r Request, bundles func(context.Context) (harborBundles, error), locked func(context.Context) (string, error),
+) Check {
 	c := Check{Name: Immutability, Subject: r.Project, Status: OK}
 	format := s.terms(r).Format
 	if format == policy.FormatBundle {
 		return c
 	}
-	rule, err := s.Harbor.LockedBy(ctx, r.Project+"/"+probeRepository, "sha256-"+strings.Repeat("0", 64)+".sig")
+	rule, err := locked(ctx)
 	switch {
 	case fault.Is(err, fault.Gone):
 		c.Status, c.Unknown = Skipped, true // the project's own check says so
@@ -167,11 +217,11 @@ func (s ForSigner) immutability(ctx context.Context, r Request) Check {
 	case rule == "":
 		return c
 	}
-	bundles, _, err := s.Harbor.Bundles(ctx)
+	harbor, err := bundles(ctx)
 	switch {
 	case err != nil:
 		return unknown(c, err)
-	case bundles:
+	case harbor.can:
 		c.Detail = rule + " locks the tags of legacy signatures: where one cannot be written, a bundle stands in for it"
 	case r.ResignOnRotation:
 		c.Status, c.Detail = Failed, rule+" locks the tags of legacy signatures, so that a digest cannot get the signature of a second key"
