@@ -1,5 +1,5 @@
 // Package api is the REST door for compliance admins, auditors and pipelines: the projects with their policies and coverage,
-// the signed-digest report, and the public keys.
+// the signed-digest report, the outages of what the programs depend on, and what verifiers are to trust.
 //
 // It guarantees that
 //   - everybody sees and changes what package access lets them, and nothing else: a project that is not there and one of
@@ -43,9 +43,10 @@ const (
 // view is the ledger's. It is safe for concurrent use, makes one attempt and ends when ctx does. The errors are a
 // [*ledger.InvalidQueryError] or faults.
 type view interface {
-	// Signatures and ProjectEvents answer with one page.
+	// Signatures, ProjectEvents and Outages answer with one page.
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
 	ProjectEvents(ctx context.Context, q ledger.EventQuery) (ledger.EventPage, error)
+	Outages(ctx context.Context, q ledger.OutageQuery) (ledger.OutagePage, error)
 	// Coverage counts for each of the projects, also for those that nothing is known of.
 	Coverage(ctx context.Context, projects []string) (map[string]ledger.Coverage, error)
 	// Names are the projects that the ledger knows.
@@ -89,6 +90,8 @@ type Config struct {
 	Access guard
 	// Rotations may be nil: then the rate of signing anew after a change of keys is not told.
 	Rotations rotations
+	// Trust asks a signer for the trust document; nil means that there is nobody to ask, so that GET /api/v1/trust answers 503.
+	Trust trust
 	// Registry is the host, with a port where it has one, that images are pulled from: what the report names.
 	Registry string
 	// Keys are the public keys by which signatures are checked, in the order in which they are listed.
@@ -154,6 +157,8 @@ func (a *API) Register(router gin.IRouter) {
 	known.GET("/signatures", a.getSignatures)
 	known.GET("/projects", a.plain, a.getProjects)
 	known.GET("/events", a.getAllEvents)
+	known.GET("/outages", a.getOutages)
+	known.GET("/trust", a.plain, a.getTrust)
 	reading := known.Group("/projects/:name", a.requireRead)
 	reading.GET("", a.plain, a.getProject)
 	reading.GET("/events", a.getEvents)

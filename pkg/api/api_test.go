@@ -73,6 +73,7 @@ func TestStatuses(t *testing.T) {
 		{"unescaped plus", nil, "/api/v1/signatures?since=2026-01-31T12:00:00+01:00", with(token), 400, "since"},
 		{"until", nil, "/api/v1/signatures?until=1", with(token), 400, "until"},
 		{"until before since", nil, "/api/v1/signatures?since=2026-02-01&until=2026-01-01", with(token), 400, "until"},
+		{"what owes nothing", nil, "/api/v1/signatures?log_owed=false", with(token), 400, "log_owed"},
 		{"limit zero", nil, "/api/v1/signatures?limit=0", with(token), 400, "limit"},
 		{"limit", nil, "/api/v1/signatures?limit=1001", with(token), 400, "limit"},
 		{"cursor", nil, "/api/v1/signatures?cursor=x", with(token), 400, "cursor"},
@@ -135,6 +136,7 @@ func TestParametersReachTheReport(t *testing.T) {
 		{"", ledger.Query{}},
 		{"project=demo&repository=team%2Fapp&state=dead&limit=7", ledger.Query{Project: "demo", Repository: "team/app", State: ledger.Dead, Limit: 7}},
 		{"digest=" + digest, ledger.Query{Digest: digest}},
+		{"log_owed=true", ledger.Query{LogOwed: true}},
 		{"since=2026-01-31&until=2026-01-31T13:30:00%2B01:00", ledger.Query{Since: day, Until: day.Add(12*time.Hour + 30*time.Minute)}},
 	}
 	for _, tt := range tests {
@@ -197,6 +199,7 @@ func TestRow(t *testing.T) {
 		`"parents":[],"parents_total":0,"tags":[],"tags_total":0,"pusher":"","pushed_at":null,` +
 		`"first_seen_at":"2026-01-31T12:00:00Z","received_at":null,"state":"failed","reason":"timeout","detail":"no answer",` +
 		`"signed_at":null,"verified_at":null,"signatures":[],"key_id":"","format":"","signature_digest":"","how":"","note":"",` +
+		`"log_state":"","log_owed":[],"log_owed_since":null,"log_reason":"",` +
 		`"attempts":3,"policy_revision":"","ledger_seq":1}],"next_cursor":""}`
 	if got := rec.Body.String(); got != want {
 		t.Errorf("body =\n%s, want\n%s", got, want)

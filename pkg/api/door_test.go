@@ -39,6 +39,7 @@ func hashed(token string) string {
 type view interface {
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
 	ProjectEvents(ctx context.Context, q ledger.EventQuery) (ledger.EventPage, error)
+	Outages(ctx context.Context, q ledger.OutageQuery) (ledger.OutagePage, error)
 	Coverage(ctx context.Context, projects []string) (map[string]ledger.Coverage, error)
 	Names(ctx context.Context) ([]string, error)
 }

@@ -26,14 +26,19 @@ func (a *API) getEvents(c *gin.Context) {
 // configuration file declares.
 func (a *API) getAllEvents(c *gin.Context) {
 	a.answerEvents(c, ledger.EventQuery{}, func(ctx context.Context) error {
-		err := a.cfg.Access.Require(ctx, caller(c), access.Read, "")
-		if errors.Is(err, access.ErrNotFound) {
-			return &refusal{problem.Document{
-				Status: http.StatusForbidden, Detail: "this needs a system admin of Harbor, an auditor, or an API token for all projects: the events of one project are at /api/v1/projects/{name}/events",
-			}}
-		}
-		return err
+		return a.requireAll(ctx, c, ": the events of one project are at /api/v1/projects/{name}/events")
 	})
+}
+
+// requireAll lets through who may read about all projects. instead is where others find something.
+func (a *API) requireAll(ctx context.Context, c *gin.Context, instead string) error {
+	err := a.cfg.Access.Require(ctx, caller(c), access.Read, "")
+	if errors.Is(err, access.ErrNotFound) {
+		return &refusal{problem.Document{
+			Status: http.StatusForbidden, Detail: "this needs a system admin of Harbor, an auditor, or an API token for all projects" + instead,
+		}}
+	}
+	return err
 }
 
 // answerEvents answers with a page of what q asks for, if allowed finds nothing against it.

@@ -7,6 +7,7 @@ type (
 	ProjectRow       = projectRow
 	RotationAnswer   = rotationAnswer
 	EventsAnswer     = eventsAnswer
+	OutagesAnswer    = outagesAnswer
 	SignaturesAnswer = signaturesAnswer
 	SweepAnswer      = sweepAnswer
 	BlockRequest     = blockRequest

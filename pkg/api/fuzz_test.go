@@ -23,7 +23,7 @@ func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"", "project=demo&repository=team/app&digest=abcdef0&state=signed&since=2026-01-31&until=2026-02-01T00:00:00Z&limit=10",
 		"cursor=AQAA", "limit=%", "limit=1&limit=2", "a=1;b=2", "%00=%ff", "since=2026-01-31T12:00:00+01:00", "&&=&", "limit=99999999999999999999",
-		"since=0001-01-01", "until=9999-12-31T23:59:59-23:59", "project=%F0%9F%98%80", "digest=sha256:",
+		"since=0001-01-01", "until=9999-12-31T23:59:59-23:59", "project=%F0%9F%98%80", "digest=sha256:", "log_owed=true", "log_owed=1",
 	} {
 		f.Add(seed)
 	}
@@ -61,7 +61,7 @@ func FuzzBody(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"mode":"sign","backfill":"all"}`, `{"mode":"sign","mode":"off"}`, `{"Mode":"off"}`, `null`, `[]`, `{"a":1}`, `{"tags":{"include":["v*"],"exclude":[]}}`,
 		`{"exemptions":[{"repository":"a/**","approver":"x","reason":"y","expires":"2026-12-31T00:00:00Z"}]}`, `{"annotations":{"a":"b","":""}}`,
-		`{"rate":{"per_second":1e999,"burst":-1}}`, `{"max_in_flight":1.0}`, `{"mode":"\ud800"}`, `{}}`, `{"backfill":"since:`, "\xff{}", `{"x` + "\x00" + `":1}`,
+		`{"rate":{"per_second":1e999,"burst":-1}}`, `{"max_in_flight":1.0}`, `{"mode":"\ud800"}`, `{"transparency":"deferred","log":"rekor","timestamp":"off","canary":false}`, `{}}`, `{"backfill":"since:`, "\xff{}", `{"x` + "\x00" + `":1}`,
 	} {
 		f.Add([]byte(seed))
 	}

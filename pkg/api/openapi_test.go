@@ -21,6 +21,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/preflight"
 	"github.com/harborseal/harborseal/pkg/problem"
+	"github.com/harborseal/harborseal/pkg/sigstore"
 )
 
 // operations gives those of the document, such as "GET /api/v1/projects/:name", with their places.
@@ -146,6 +147,7 @@ func TestSchemasAreTheTypes(t *testing.T) {
 		"Coverage": ledger.Coverage{}, "Sweep": ledger.SweepRow{}, "SweepSummary": artifact.Sweep{}, "Event": ledger.ProjectEvent{},
 		"Change": artifact.Change{}, "Row": ledger.Row{}, "Evidence": artifact.Evidence{}, "Key": api.Key{},
 		"Project": api.ProjectAnswer{}, "Projects": api.ProjectsAnswer{}, "ProjectRow": api.ProjectRow{}, "Rotation": api.RotationAnswer{},
+		"TrustDocument": sigstore.TrustDocument{}, "Outages": api.OutagesAnswer{}, "Outage": ledger.Outage{}, "OutageRecord": artifact.OutageRecord{},
 		"Events": api.EventsAnswer{}, "Signatures": api.SignaturesAnswer{}, "SweepQueued": api.SweepAnswer{}, "BlockRequest": api.BlockRequest{},
 	}
 	// What a client may leave out though the program always writes it, and the reverse: problem.Document is completed.
@@ -199,7 +201,7 @@ func (c *contract) members(t *testing.T, name string) (properties, required []st
 func fields(t reflect.Type) (all, always []string) {
 	for _, f := range reflect.VisibleFields(t) {
 		name, options, tagged := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous && name == "" {
+		if f.Anonymous && name == "" || name == "-" {
 			continue
 		}
 		all = append(all, name)
@@ -222,7 +224,10 @@ func TestClosedSetsAreThoseOfTheProgram(t *testing.T) {
 		{[]string{"components", "schemas", "Mode"}, []policy.Mode{policy.ModeOff, policy.ModeObserve, policy.ModeSign}},
 		{[]string{"components", "schemas", "Key", "properties", "state"}, []api.KeyState{api.KeyActive, api.KeyVerifyOnly, api.KeyRevoked}},
 		{[]string{"components", "schemas", "Check", "properties", "status"}, []preflight.Status{preflight.OK, preflight.Warning, preflight.Failed, preflight.Skipped}},
-		{[]string{"components", "schemas", "Event", "properties", "kind"}, []artifact.Kind{artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed}},
+		{[]string{"components", "schemas", "Event", "properties", "kind"}, []artifact.Kind{artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed, artifact.Outage}},
+		{[]string{"components", "schemas", "Row", "properties", "log_state"}, ledger.LogStates()},
+		{[]string{"components", "schemas", "Policy", "properties", "transparency"}, []policy.Transparency{policy.TransparencyOff, policy.TransparencyRequired, policy.TransparencyDeferred}},
+		{[]string{"components", "schemas", "Policy", "properties", "timestamp"}, []policy.Timestamp{policy.TimestampOff, policy.TimestampOptional, policy.TimestampRequired}},
 	} {
 		schema, _ := c.at(tt.place...)
 		if got, want := fmt.Sprint(schema["enum"]), fmt.Sprint(tt.want); got != want {

@@ -48,6 +48,17 @@ func text[T ~string](into *T) func(string) error {
 	}
 }
 
+// only reads a filter that is there or is not.
+func only(name string, into *bool) func(string) error {
+	return func(value string) error {
+		if value != "true" {
+			return wrong(name, "want true, or leave it out")
+		}
+		*into = true
+		return nil
+	}
+}
+
 func pageSize(into *int) func(string) error {
 	return func(value string) error {
 		n, err := strconv.Atoi(value)

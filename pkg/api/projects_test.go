@@ -141,6 +141,7 @@ func wholeView() enroll.View {
 		Policy: &policy.Spec{
 			Mode: policy.ModeSign, Repositories: from, Tags: from, Untagged: policy.UntaggedExclude, Format: policy.FormatBoth, Key: "new",
 			Annotations: map[string]string{"a": "b"}, Rate: policy.Rate{PerSecond: 0.5, Burst: 3}, MaxInFlight: 2, ResignOnRotation: true,
+			Transparency: policy.TransparencyRequired, Log: "rekor", Timestamp: policy.TimestampOptional, Canary: true,
 			Restore:    policy.RestoreAlert,
 			Exemptions: []policy.Exemption{{Repository: "old/*", Digest: ledgertest.Ref("demo/a", 1).Digest(), Approver: "cto", Reason: "r", Expires: noon}},
 		},

@@ -21,7 +21,7 @@ func (a *API) getSignatures(c *gin.Context) {
 	var q ledger.Query
 	err := parameters{
 		"project": text(&q.Project), "repository": text(&q.Repository), "digest": text(&q.Digest), "state": text(&q.State),
-		"signed_only_by": text(&q.SignedOnlyBy), "since": instant("since", &q.Since), "until": instant("until", &q.Until),
+		"signed_only_by": text(&q.SignedOnlyBy), "log_owed": only("log_owed", &q.LogOwed), "since": instant("since", &q.Since), "until": instant("until", &q.Until),
 		"limit": pageSize(&q.Limit), "cursor": text(&q.Cursor),
 	}.read(c.Request.URL.RawQuery)
 	if err == nil {

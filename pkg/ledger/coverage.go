@@ -23,6 +23,10 @@ type Coverage struct {
 	Unsigned int `json:"unsigned"`
 	// OldestUnsignedAt is when the ledger first heard of the oldest one that is pending, failed or unsigned; null if none is.
 	OldestUnsignedAt *time.Time `json:"oldest_unsigned_at"`
+	// LogDebt are those of the signed for which an entry of a transparency log is owed, and OldestLogDebtAt is since when the oldest of
+	// them is; null if none is.
+	LogDebt         int        `json:"log_debt"`
+	OldestLogDebtAt *time.Time `json:"oldest_log_debt_at"`
 	// LastSweep is null before the first full sweep.
 	LastSweep *SweepRow `json:"last_sweep"`
 }
@@ -64,6 +68,17 @@ func (c *Coverage) Count(state State, digests int, oldest time.Time) {
 	}
 }
 
+// Owe adds digests for which an entry is owed, the oldest of them since that time.
+func (c *Coverage) Owe(digests int, oldest time.Time) {
+	if digests == 0 {
+		return
+	}
+	c.LogDebt += digests
+	if c.OldestLogDebtAt == nil || oldest.Before(*c.OldestLogDebtAt) {
+		c.OldestLogDebtAt = &oldest
+	}
+}
+
 // Swept takes the summary of the last sweep from its event.
 func (c *Coverage) Swept(e ProjectEvent) {
 	if e.Sweep != nil {
@@ -94,7 +109,7 @@ func (r *Record) Listed() bool { return r.State() != Gone && !r.Accessory() }
 // Known gives what a sweep may rely on.
 func (r *Record) Known() artifact.Known {
 	known := artifact.Known{Ref: r.Ref, State: string(r.State()), KeySet: r.KeySet}
-	known.Signatures = append(known.Signatures, r.Signatures...)
+	known.Signatures = append(known.Signatures, r.Evidence()...)
 	known.Accessories = append(known.Accessories, r.Accessories...)
 	if r.State() != Signed {
 		known.Reason = r.Reason

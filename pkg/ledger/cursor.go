@@ -33,7 +33,11 @@ func (f Filter) decodeCursor(cursor string) (Place, error) {
 // digest is over what decides which rows belong to the answer. The limit does not: it may change between pages. Nor do the
 // projects that somebody may see, which may change meanwhile: the places of rows stay what they are.
 func (f Filter) digest() []byte {
-	return digestOf(f.Project, f.Repository, f.DigestFrom, f.DigestTo, string(f.State), stamp(f.Since), stamp(f.Until), f.SignedOnlyBy)
+	parts := []string{f.Project, f.Repository, f.DigestFrom, f.DigestTo, string(f.State), stamp(f.Since), stamp(f.Until), f.SignedOnlyBy}
+	if f.LogOwed {
+		parts = append(parts, "log_owed")
+	}
+	return digestOf(parts...)
 }
 
 // Cursor gives the cursor that asks for the events before a sequence.

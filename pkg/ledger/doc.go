@@ -1,6 +1,7 @@
 // Package ledger turns the record of what happened (the events of the LEDGER stream) into rows that can be asked: one row
-// for each digest of a repository, and the history of each project ([ProjectEvent]). From those come the counts of a project
-// ([Coverage]) and what a sweep may rely on (artifact.Known).
+// for each digest of a repository, the history of each project ([ProjectEvent]), and the outages of what the programs depend on
+// ([Outage]). From those come the counts of a project ([Coverage]), the metrics that alerts ask ([Gauges]), and what a sweep may
+// rely on (artifact.Known). Events about images of the service's own, which canaries push, are passed over.
 //
 // It guarantees that rows depend on the set of events alone: whatever the order, the repetitions and the batches in which
 // events are applied, the rows are the same ([Record]). So the view can be thrown away and rebuilt at any time, and a
@@ -10,8 +11,8 @@
 // stored. Text in events (tags, pushers, details) is not trusted: it is cut to a limit and made storable, and whoever
 // prints it must escape it for where it goes.
 //
-// It does not decide whether a signature verifies: it repeats what the signer recorded after it had checked. It does not
-// know what is in Harbor either: a project's population is what the ledger heard of, until a sweep has compared both.
+// It does not decide whether a signature verifies, or whether an entry of a transparency log is owed: it repeats what the signer
+// recorded after it had checked. It does not know what is in Harbor either: a project's population is what the ledger heard of, until a sweep has compared both.
 package ledger
 
 import (

@@ -31,13 +31,15 @@ type ProjectEvent struct {
 	Change *artifact.Change `json:"change,omitempty"`
 	// Sweep is there if the event sums up a sweep.
 	Sweep *artifact.Sweep `json:"sweep,omitempty"`
+	// Outage is there if the event tells of a dependency that did not answer, or that answers again.
+	Outage *artifact.OutageRecord `json:"outage,omitempty"`
 }
 
-// ProjectEventOf reads an entry as an event about a project; false if it is none, or of a kind that this program does not
-// know. The same entry always gives the same event: text is cut and made storable, and JSON is brought to one form.
+// ProjectEventOf reads an entry as an event about a project; false if it is none, if it is of a kind that this program does not
+// know, or if it is about images of the service's own. The same entry always gives the same event: text is cut and made storable, and JSON is brought to one form.
 func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
 	e := entry.Event
-	if !e.Kind.OfProject() {
+	if e.Canary || !e.Kind.OfProject() {
 		return ProjectEvent{}, false
 	}
 	event := ProjectEvent{
@@ -51,11 +53,11 @@ func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
 	if e.Sweep != nil {
 		sweep := *e.Sweep
 		sweep.Digest = clean(sweep.Digest, maxText)
-		sweep.StartedAt = instant(sweep.StartedAt)
-		if year := sweep.StartedAt.Year(); year < 1 || year > 9999 {
-			sweep.StartedAt = time.Time{} // no JSON can say that
-		}
+		sweep.StartedAt = shown(sweep.StartedAt)
 		event.Sweep = &sweep
+	}
+	if e.Outage != nil {
+		event.Outage = outageRecord(*e.Outage, event.At)
 	}
 	return event, true
 }

@@ -142,6 +142,9 @@ func TestCoverageInJSON(t *testing.T) {
 	c.Count(ledger.Unsigned, 1, ledgertest.Epoch().Add(time.Hour))
 	c.Count(ledger.Gone, 5, ledgertest.Epoch())
 	c.Count(ledger.Pending, 0, ledgertest.Epoch())
+	c.Owe(2, ledgertest.Epoch())
+	c.Owe(1, ledgertest.Epoch().Add(time.Second))
+	c.Owe(0, ledgertest.Epoch().Add(-time.Second))
 	c.Swept(ledger.ProjectEvent{At: ledgertest.Epoch(), Sweep: &artifact.Sweep{StartedAt: ledgertest.Epoch(), Population: 7, HarborCount: 8}})
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -153,7 +156,7 @@ func TestCoverageInJSON(t *testing.T) {
 	}
 	want := map[string]any{
 		"population": 6.0, "signed": 3.0, "pending": 0.0, "failed": 2.0, "excluded": 0.0, "blocked": 0.0, "unsigned": 1.0,
-		"oldest_unsigned_at": "2026-01-31T12:00:01Z",
+		"oldest_unsigned_at": "2026-01-31T12:00:01Z", "log_debt": 3.0, "oldest_log_debt_at": "2026-01-31T12:00:00Z",
 		"last_sweep": map[string]any{
 			"finished_at": "2026-01-31T12:00:00Z", "started_at": "2026-01-31T12:00:00Z", "population": 7.0, "harbor_count": 8.0,
 			"pushed": 0.0, "deleted": 0.0, "signed": 0.0, "requested": 0.0, "pending": 0.0, "failed": 0.0, "excluded": 0.0, "blocked": 0.0,

@@ -36,6 +36,8 @@ type Query struct {
 	State  State
 	// SignedOnlyBy is a key id: the digests that are signed, and by no other key than this one.
 	SignedOnlyBy string
+	// LogOwed leaves the digests for which an entry of a transparency log is owed.
+	LogOwed bool
 	// Since and Until bound FirstSeenAt, the time at which the ledger first heard of the digest: Since <= t < Until. That
 	// is the receipt of its first webhook or, where that was lost, the first thing that a signer recorded of it. They
 	// count in microseconds; the zero time is no bound.
@@ -75,6 +77,7 @@ type Filter struct {
 	DigestFrom, DigestTo string
 	State                State
 	SignedOnlyBy         string
+	LogOwed              bool
 	Since, Until         time.Time
 	Limit                int
 	// After is the row after which the page begins; its Seq is 0 for the first page.
@@ -89,7 +92,9 @@ type Place struct {
 
 // Filter checks the query. The error is an [*InvalidQueryError].
 func (q Query) Filter() (Filter, error) {
-	f := Filter{Project: q.Project, State: q.State, SignedOnlyBy: q.SignedOnlyBy, Since: instant(q.Since), Until: instant(q.Until)}
+	f := Filter{
+		Project: q.Project, State: q.State, SignedOnlyBy: q.SignedOnlyBy, LogOwed: q.LogOwed, Since: instant(q.Since), Until: instant(q.Until),
+	}
 	if q.Project != "" && artifact.ValidateProject(q.Project) != nil {
 		return Filter{}, invalid("project", wantProject)
 	}
@@ -125,7 +130,7 @@ func (q Query) Filter() (Filter, error) {
 		return Filter{}, invalid("signed_only_by", "want the id of a key, as the rows show it in key_id")
 	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
-		return Filter{}, invalid("until", "want a time after since")
+		return Filter{}, invalid("until", wantLater)
 	}
 	var err error
 	if f.Limit, err = pageLimit(q.Limit); err != nil {
@@ -158,6 +163,9 @@ func digestRange(s string) (from, to string, err error) {
 
 // wantProject says what a project's name is.
 const wantProject = "want the name of a Harbor project, such as demo"
+
+// wantLater says what until is.
+const wantLater = "want a time after since"
 
 // pageLimit checks the most items of a page; 0 means the default.
 func pageLimit(limit int) (int, error) {

@@ -33,6 +33,7 @@ func TestFilter(t *testing.T) {
 		{"some projects", ledger.Query{Projects: []string{"b", "a", "b"}}, ledger.Filter{Projects: []string{"a", "b"}, Limit: 100}},
 		{"no project", ledger.Query{Projects: []string{}}, ledger.Filter{Projects: []string{}, Limit: 100}},
 		{"signed only by a key", ledger.Query{SignedOnlyBy: "k"}, ledger.Filter{SignedOnlyBy: "k", Limit: 100}},
+		{"owes an entry", ledger.Query{LogOwed: true}, ledger.Filter{LogOwed: true, Limit: 100}},
 		{"largest limit", ledger.Query{Limit: 1000}, ledger.Filter{Limit: 1000}},
 	}
 	for _, tt := range tests {
@@ -79,6 +80,7 @@ func TestFilterRefuses(t *testing.T) {
 		{"cursor of another version", ledger.Query{State: ledger.Signed, Cursor: "Ag" + cursor[2:]}, "cursor"},
 		{"cursor of other filters", ledger.Query{Cursor: cursor}, "cursor"},
 		{"cursor of another key", ledger.Query{State: ledger.Signed, SignedOnlyBy: "k", Cursor: cursor}, "cursor"},
+		{"cursor of what owes nothing", ledger.Query{State: ledger.Signed, LogOwed: true, Cursor: cursor}, "cursor"},
 		{"cursor of events", ledger.Query{Cursor: ledger.EventFilter{}.Cursor(1)}, "cursor"},
 	}
 	for _, tt := range tests {

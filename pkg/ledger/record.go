@@ -81,6 +81,21 @@ type Record struct {
 	SignaturesSeq uint64
 	Signatures    []artifact.Evidence
 	Note          string
+	// Owed are the formats for which that event says that an entry of a transparency log is owed, and OwedAsOf is what the ledger
+	// had reached before the signer looked.
+	Owed     []artifact.Format
+	OwedAsOf uint64
+	// Debts are the signed events by which entries were owed, in the order of what they had seen.
+	Debts []Debt
+
+	// The last event by which nothing is owed any more: why, and what it says for people.
+	PaidSeq    uint64
+	PaidReason string
+	PaidNote   string
+	// The last of those that name signatures. It has verified them, as a signed event does.
+	PaidSignaturesSeq uint64
+	PaidAt            time.Time
+	PaidSignatures    []artifact.Evidence
 
 	// The last signed event once more, for the same reason: what was listed as a signature when those were verified, and by
 	// which set of keys. Both are empty if the event does not say.
@@ -133,14 +148,19 @@ func (s Seen) Merge(other Seen) Seen {
 	return s
 }
 
-// Projects says whether an entry changes a row. Others only move the position: those without an event, and those of a
-// kind that these rules do not know. What is about a project changes no row either: [ProjectEventOf] reads it.
+// Projects says whether an entry changes a row. Others only move the position: those without an event, those of a kind that
+// these rules do not know, and those about images of the service's own. What is about a project changes no row either:
+// [ProjectEventOf] reads it.
 func Projects(entry artifact.Entry) bool {
-	if entry.Event.Kind == artifact.Signed {
+	switch e := entry.Event; {
+	case e.Canary:
+		return false
+	case e.Kind == artifact.Signed, e.Kind == artifact.LogPaid:
 		return true
+	default:
+		_, known := stateOf(e)
+		return known
 	}
-	_, known := stateOf(entry.Event)
-	return known
 }
 
 // Apply takes an entry of the record's digest into account. An entry that does not project is ignored.
@@ -167,6 +187,9 @@ func (r *Record) Apply(entry artifact.Entry) {
 	switch e.Kind {
 	case artifact.Signed:
 		r.applySigned(seq, at, e)
+		return
+	case artifact.LogPaid:
+		r.applyPaid(seq, at, e)
 		return
 	case artifact.Received:
 		r.applyReceived(seq, at, e)
@@ -201,8 +224,16 @@ func (r *Record) applySigned(seq uint64, at time.Time, e artifact.Event) {
 		r.KeyID, r.Format = clean(e.KeyID, maxText), clean(string(e.Format), maxText)
 		r.SignatureDigest = clean(e.SignatureDigest, maxText)
 	}
-	if higher(&r.SignaturesSeq, seq) {
+	// Not only if it is higher: a program that knew less may have read the same event.
+	if seq == r.SignaturesSeq || higher(&r.SignaturesSeq, seq) {
 		r.Signatures, r.Note = evidence(e), clean(e.Detail, maxDetail)
+		r.Owed, r.OwedAsOf = owed(e), 0
+		if len(r.Owed) > 0 {
+			r.OwedAsOf = asOf(seq, e)
+		}
+	}
+	if len(e.LogOwed) > 0 {
+		r.owing(Debt{Seq: seq, AsOf: asOf(seq, e), At: at})
 	}
 	if higher(&r.AccessoriesSeq, seq) {
 		r.Accessories, r.KeySet = listed(e)
@@ -231,6 +262,7 @@ func evidence(e artifact.Event) []artifact.Evidence {
 	for _, s := range all[:min(len(all), maxSignatures)] {
 		kept = append(kept, artifact.Evidence{
 			Format: artifact.Format(clean(string(s.Format), maxText)), KeyID: clean(s.KeyID, maxText), Digest: clean(s.Digest, maxText),
+			Log: clean(s.Log, maxText), LogIndex: s.LogIndex, TimestampedAt: shown(s.TimestampedAt),
 		})
 	}
 	return kept
@@ -250,21 +282,27 @@ func (r *Record) applyReceived(seq uint64, at time.Time, e artifact.Event) {
 
 // State is where the digest stands: signed if its last signature is newer than its last disappearance and than the last
 // event by which none counts, otherwise what the last event without a signature says. An attempt that failed before it could
-// look does not undo a signature that was checked.
+// look does not undo a signature that was checked. A digest of which all is forgotten but that it owes nothing is pending, so
+// that a sweep looks at it.
 func (r *Record) State() State {
-	if r.VerifiedSeq > max(r.GoneSeq, r.UnsignedSeq) {
+	switch {
+	case max(r.VerifiedSeq, r.PaidSignaturesSeq) > max(r.GoneSeq, r.UnsignedSeq):
 		return Signed
+	case r.Other == "" && r.PaidSeq != 0:
+		return Pending
+	default:
+		return r.Other
 	}
-	return r.Other
 }
 
 // SoleKey is the key that made all signatures of a digest that is signed; empty if there are several, or none is known.
 func (r *Record) SoleKey() string {
-	if r.State() != Signed || len(r.Signatures) == 0 {
+	signatures := r.Evidence()
+	if r.State() != Signed || len(signatures) == 0 {
 		return ""
 	}
-	key := r.Signatures[0].KeyID
-	for _, s := range r.Signatures[1:] {
+	key := signatures[0].KeyID
+	for _, s := range signatures[1:] {
 		if s.KeyID != key {
 			return ""
 		}
@@ -339,6 +377,14 @@ func note(set *map[string]Seen, name string, seq uint64, at time.Time) {
 
 // instant brings a time to the resolution that every database keeps.
 func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// shown is an instant that JSON can say; zero if it cannot.
+func shown(t time.Time) time.Time {
+	if t = instant(t); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
 
 // clean makes text of unknown origin storable everywhere: valid UTF-8, without NUL (PostgreSQL refuses it), of limited
 // length. Other control characters stay: they are evidence, and harmless until somebody prints them raw.

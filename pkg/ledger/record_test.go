@@ -30,6 +30,8 @@ func TestState(t *testing.T) {
 		barred       = skipped + because + artifact.Kind(policy.Blocked)
 		failedLooked = failed + none
 		deadLooked   = dead + none
+		paid         = artifact.LogPaid
+		names        = ", with a signature"
 	)
 	tests := []struct {
 		name  string
@@ -73,6 +75,11 @@ func TestState(t *testing.T) {
 		{"skipped because it is blocked", []artifact.Kind{signed, barred}, ledger.Blocked},
 		{"unblocked, then skipped for another reason", []artifact.Kind{signed, barred, skipped}, ledger.Skipped},
 		{"skipped for another reason", []artifact.Kind{signed, skipped}, ledger.Signed},
+		{"a payment that names no signature says nothing of them", []artifact.Kind{received, paid}, ledger.Pending},
+		{"a payment has verified", []artifact.Kind{received, paid + names}, ledger.Signed},
+		{"paid, then no signature was found", []artifact.Kind{signed, paid + names, failedLooked}, ledger.Failed},
+		{"paid alone", []artifact.Kind{paid + names}, ledger.Signed},
+		{"nothing is owed, and nothing else is known", []artifact.Kind{paid}, ledger.Pending},
 		{"of a project", []artifact.Kind{artifact.Swept, artifact.Paused}, ""},
 		{"of the future alone", []artifact.Kind{"of_the_future"}, ""},
 	}
@@ -80,10 +87,14 @@ func TestState(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := ledger.Record{Ref: ledgertest.Ref("demo/app", 1)}
 			for i, kind := range tt.kinds {
-				plain, lacking := strings.CutSuffix(string(kind), none)
+				plain, naming := strings.CutSuffix(string(kind), names)
+				plain, lacking := strings.CutSuffix(plain, none)
 				plain, reason, _ := strings.Cut(plain, because)
 				e := ledgertest.Event(artifact.Kind(plain), r.Ref)
 				e.Unsigned, e.Reason = lacking, reason
+				if naming {
+					e.Signatures = []artifact.Evidence{{Format: artifact.Legacy, KeyID: "k", Digest: "s"}}
+				}
 				r.Apply(artifact.Entry{Seq: uint64(i) + 1, Event: e})
 			}
 			if got := r.State(); got != tt.want {
@@ -154,12 +165,22 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 		signedAt := map[artifact.Ref]uint64{}
 		for _, entry := range history {
 			ref, reason := entry.Event.Ref, policy.Reason(entry.Event.Reason)
+			if entry.Event.Canary {
+				continue
+			}
+			verified := entry.Event.Kind == artifact.LogPaid && len(entry.Event.Signatures) > 0
+			if entry.Event.Kind == artifact.LogPaid && !verified {
+				if want[ref] == "" {
+					want[ref] = ledger.Pending
+				}
+				continue
+			}
 			skipped := entry.Event.Kind == artifact.Skipped
 			if entry.Event.Kind == artifact.Blocked || skipped && reason == policy.Blocked {
 				want[ref] = ledger.Blocked
 				continue
 			}
-			if entry.Event.Kind == artifact.Signed {
+			if entry.Event.Kind == artifact.Signed || verified {
 				signedAt[ref] = entry.Seq
 			}
 			looked := entry.Event.AsOf == 0 || entry.Event.AsOf >= signedAt[ref] // after the last signature
@@ -175,7 +196,7 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 				want[ref] = ledger.Gone
 			case artifact.Received, artifact.Queued:
 				want[ref] = ledger.Pending
-			case artifact.Signed:
+			case artifact.Signed, artifact.LogPaid:
 				want[ref] = ledger.Signed
 			case artifact.Skipped:
 				want[ref] = ledger.Skipped

@@ -53,6 +53,14 @@ type Row struct {
 	// Note is what the signer said about the signatures, for people: such as why one has another format than was asked for.
 	Note string `json:"note"`
 
+	// LogState is how the signatures stand to a transparency log. LogOwed are the formats for which an entry is owed, and
+	// LogOwedSince is when that was first recorded; empty and null unless it is [LogOwed]. LogReason, from a closed set, says why
+	// nothing is owed any more although an entry could not be made everywhere.
+	LogState     LogState          `json:"log_state"`
+	LogOwed      []artifact.Format `json:"log_owed"`
+	LogOwedSince *time.Time        `json:"log_owed_since"`
+	LogReason    string            `json:"log_reason"`
+
 	Attempts       uint64 `json:"attempts"`
 	PolicyRevision string `json:"policy_revision"`
 	// LedgerSeq is the sequence of the last event that concerns the digest.
@@ -64,29 +72,43 @@ const Both = "both"
 
 // Row gives the record as the report shows it, with the tags and parents that the record itself holds.
 func (r *Record) Row() Row {
+	signatures := r.Evidence()
 	row := Row{
 		Project: r.Ref.Project(), Repository: r.Ref.Repository(), Digest: r.Ref.Digest(), MediaType: r.MediaType,
 		Parents: newest(r.Parents), ParentsTotal: len(r.Parents), Tags: newest(r.Tags), TagsTotal: len(r.Tags),
 		Pusher: r.Pusher, PushedAt: optional(r.PushedAt), FirstSeenAt: r.FirstSeenAt, ReceivedAt: optional(r.ReceivedAt),
 		State: r.State(), SignedAt: optional(r.SignedAt), VerifiedAt: optional(r.VerifiedAt),
-		Signatures: append([]artifact.Evidence{}, r.Signatures...),
-		KeyID:      r.KeyID, Format: r.format(), SignatureDigest: r.SignatureDigest, How: r.How, Note: r.Note,
+		Signatures: append([]artifact.Evidence{}, signatures...),
+		KeyID:      r.KeyID, Format: r.Format, SignatureDigest: r.SignatureDigest, How: r.How, Note: r.Note,
+		LogState: r.LogState(), LogOwed: []artifact.Format{}, LogOwedSince: optional(r.LogOwedSince()),
 		Attempts: r.Attempts, PolicyRevision: r.PolicyRevision, LedgerSeq: r.LastSeq,
 	}
 	if row.State != Signed {
 		row.Reason, row.Detail = r.Reason, r.Detail
 	}
+	if row.LogState == LogOwed {
+		row.LogOwed = append(row.LogOwed, r.Owed...)
+	}
+	r.settle(&row)
+	if slices.ContainsFunc(signatures, func(s artifact.Evidence) bool { return s.Format != signatures[0].Format }) {
+		row.Format = Both
+	}
 	return row
 }
 
-// format gives the one format that all signatures have, or [Both].
-func (r *Record) format() string {
-	for _, s := range r.Signatures {
-		if s.Format != r.Signatures[0].Format {
-			return Both
-		}
+// settle shows a payment that is newer than what the last signed event had seen.
+func (r *Record) settle(row *Row) {
+	if !r.paid() {
+		return
 	}
-	return r.Format
+	row.LogReason = r.PaidReason
+	if r.PaidNote != "" {
+		row.Note = r.PaidNote
+	}
+	if r.PaidSignaturesSeq > r.seen() {
+		first := r.PaidSignatures[0]
+		row.VerifiedAt, row.KeyID, row.Format, row.SignatureDigest = optional(r.PaidAt), first.KeyID, string(first.Format), first.Digest
+	}
 }
 
 // newest gives the names by the sequence that named them last, newest first, then by name.

@@ -55,8 +55,8 @@ func ProjectEvent(kind artifact.Kind, project string) artifact.Event {
 	return e
 }
 
-// Histories draws what may stand in a stream: all kinds, entries that cannot be read, kinds of the future, times that do
-// not follow the sequence, few digests and projects so that events meet, and text that nobody should trust.
+// Histories draws what may stand in a stream: all kinds, entries that cannot be read, kinds of the future, images of the service's
+// own, times that do not follow the sequence, few digests and projects so that events meet, and text that nobody should trust.
 func Histories() *rapid.Generator[[]artifact.Entry] {
 	return rapid.Custom(func(t *rapid.T) []artifact.Entry {
 		seq := uint64(0)
@@ -81,7 +81,7 @@ func anyEvent(t *rapid.T, seq uint64) artifact.Event {
 func event(t *rapid.T, seq uint64) artifact.Event {
 	kinds := []artifact.Kind{
 		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed, artifact.Signed, artifact.Skipped,
-		artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, "of_the_future",
+		artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, artifact.LogPaid, artifact.LogPaid, "of_the_future",
 	}
 	repository := rapid.SampledFrom(Repositories()).Draw(t, "repository")
 	e := Event(rapid.SampledFrom(kinds).Draw(t, "kind"), Ref(repository, rapid.IntRange(0, 3).Draw(t, "digest")))
@@ -91,6 +91,7 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 	e.Attempts = rapid.SampledFrom([]uint64{0, 1, 2, 1 << 63}).Draw(t, "attempts")
 	e.Reason = rapid.SampledFrom([]string{"", "timeout", "denied"}).Draw(t, "reason")
 	e.Detail = text(t, "detail")
+	e.Canary = rapid.IntRange(0, 19).Draw(t, "canary") == 0
 	if rapid.Bool().Draw(t, "child") {
 		e.Parent = Ref(repository, rapid.IntRange(100, 102).Draw(t, "parent")).Digest()
 	}
@@ -102,20 +103,10 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 			e.PushedAt = &pushed
 		}
 	case artifact.Signed:
-		e.How = rapid.SampledFrom([]artifact.How{artifact.Made, artifact.Found}).Draw(t, "how")
-		e.KeyID = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key_id")
-		e.Format, e.SignatureDigest = artifact.Legacy, rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "signature_digest")
-		if rapid.Bool().Draw(t, "of a newer program") {
-			e.Signatures = []artifact.Evidence{{Format: e.Format, KeyID: e.KeyID, Digest: e.SignatureDigest}}
-			if rapid.Bool().Draw(t, "both formats") {
-				key := rapid.SampledFrom([]string{e.KeyID, "k3"}).Draw(t, "key_id of the bundle")
-				e.Signatures = append(e.Signatures, artifact.Evidence{Format: artifact.Bundle, KeyID: key, Digest: text(t, "bundle")})
-			}
-		}
-		if rapid.Bool().Draw(t, "verified by a sweep") {
-			e.KeySet = text(t, "key_set")
-			e.Accessories = rapid.SliceOfN(rapid.SampledFrom([]string{"s1", "s2", "\x00"}), 0, 3).Draw(t, "accessories")
-		}
+		signed(t, &e, seq)
+	case artifact.LogPaid:
+		e.Reason = rapid.SampledFrom([]string{"", "locked", "gone"}).Draw(t, "reason of the payment")
+		e.Signatures = rapid.SliceOfN(rapid.Custom(evidence), 0, 2).Draw(t, "signatures of the payment")
 	case artifact.Skipped:
 		e.Reason = string(rapid.SampledFrom([]policy.Reason{
 			policy.IsAccessory, policy.OwnPush, policy.Observed, policy.Blocked, policy.Exempt, policy.NotEnabled, "of_the_future",
@@ -131,10 +122,52 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 	return e
 }
 
+// signed draws what a signed event says.
+func signed(t *rapid.T, e *artifact.Event, seq uint64) {
+	e.How = rapid.SampledFrom([]artifact.How{artifact.Made, artifact.Found}).Draw(t, "how")
+	e.KeyID = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key_id")
+	e.Format, e.SignatureDigest = artifact.Legacy, rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "signature_digest")
+	if rapid.Bool().Draw(t, "of a newer program") {
+		e.Signatures = []artifact.Evidence{evidence(t)}
+		e.Signatures[0].Format, e.Signatures[0].KeyID, e.Signatures[0].Digest = e.Format, e.KeyID, e.SignatureDigest
+		if rapid.Bool().Draw(t, "both formats") {
+			key := rapid.SampledFrom([]string{e.KeyID, "k3"}).Draw(t, "key_id of the bundle")
+			e.Signatures = append(e.Signatures, artifact.Evidence{Format: artifact.Bundle, KeyID: key, Digest: text(t, "bundle")})
+		}
+	}
+	if rapid.Bool().Draw(t, "verified by a sweep") {
+		e.KeySet = text(t, "key_set")
+		e.Accessories = rapid.SliceOfN(rapid.SampledFrom([]string{"s1", "s2", "\x00"}), 0, 3).Draw(t, "accessories")
+	}
+	if rapid.IntRange(0, 2).Draw(t, "owes") == 0 {
+		return
+	}
+	e.LogOwed = rapid.SliceOfN(rapid.SampledFrom([]artifact.Format{artifact.Legacy, artifact.Bundle}), 1, 2).Draw(t, "log_owed")
+	if rapid.IntRange(0, 3).Draw(t, "says as of when") > 0 {
+		e.AsOf = rapid.Uint64Range(max(seq, 9)-8, seq+2).Draw(t, "as_of of the debt")
+	}
+}
+
+// evidence draws a signature with what proves it.
+func evidence(t *rapid.T) artifact.Evidence {
+	s := artifact.Evidence{
+		Format: rapid.SampledFrom([]artifact.Format{artifact.Legacy, artifact.Bundle}).Draw(t, "format"),
+		KeyID:  rapid.SampledFrom([]string{"k1", "k3"}).Draw(t, "key_id"), Digest: text(t, "digest"),
+	}
+	if rapid.Bool().Draw(t, "logged") {
+		s.Log, s.LogIndex = text(t, "log"), rapid.Int64().Draw(t, "log_index")
+	}
+	if rapid.Bool().Draw(t, "timestamped") {
+		s.TimestampedAt = time.Unix(rapid.Int64Range(-1e11, 1e12).Draw(t, "timestamped_at"), 1)
+	}
+	return s
+}
+
 func projectEvent(t *rapid.T) artifact.Event {
-	kinds := append([]artifact.Kind{artifact.Swept, "project_of_the_future"}, ProjectKinds()...)
+	kinds := append([]artifact.Kind{artifact.Swept, artifact.Outage, artifact.Outage, "project_of_the_future"}, ProjectKinds()...)
 	e := ProjectEvent(rapid.SampledFrom(kinds).Draw(t, "kind"), rapid.SampledFrom([]string{"demo", "other", "de.mo", "quiet", ""}).Draw(t, "project"))
 	e.Time = e.Time.Add(time.Duration(rapid.Int64Range(-5e9, 5e9).Draw(t, "time")))
+	e.Canary = rapid.IntRange(0, 19).Draw(t, "canary") == 0
 	e.Actor, e.Reason, e.Detail = text(t, "actor"), rapid.SampledFrom([]string{"", "webhook_missing"}).Draw(t, "reason"), text(t, "detail")
 	switch e.Kind {
 	case artifact.PolicyChanged, artifact.Paused, artifact.Resumed:
@@ -147,15 +180,34 @@ func projectEvent(t *rapid.T) artifact.Event {
 			StartedAt:  e.Time.Add(-time.Nanosecond).In(time.FixedZone("east", 3600)),
 			Population: rapid.IntRange(0, 9).Draw(t, "population"), Digest: text(t, "digest of the population"),
 		}
+	case artifact.Outage:
+		e.Outage = outageRecord(t)
 	default:
 	}
 	return e
+}
+
+// outageRecord draws one of few outages, so that their records meet.
+func outageRecord(t *rapid.T) *artifact.OutageRecord {
+	started := Epoch().Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "started_at")) * time.Minute)
+	o := &artifact.OutageRecord{
+		Dependency: rapid.SampledFrom([]string{"log/rekor", "harbor_api", HostileTexts()[0]}).Draw(t, "dependency"),
+		Program:    rapid.SampledFrom([]string{"receiver", "signer"}).Draw(t, "program"), Instance: "i",
+		StartedAt: started, DetectedAt: started.Add(15 * time.Second), Cause: text(t, "cause"), Detail: text(t, "detail of the outage"),
+		Waiting: rapid.Uint64().Draw(t, "waiting"), Deferred: rapid.Uint64Range(0, 9).Draw(t, "deferred"),
+	}
+	if rapid.Bool().Draw(t, "ended") {
+		ended := started.Add(time.Duration(rapid.Int64Range(1, 5e9).Draw(t, "ended_at")) + time.Minute)
+		o.EndedAt = &ended
+	}
+	return o
 }
 
 // ProjectKinds are the kinds of events about projects.
 func ProjectKinds() []artifact.Kind {
 	return []artifact.Kind{
 		artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed,
+		artifact.Outage,
 	}
 }
 

@@ -23,6 +23,7 @@ type Memory struct {
 	position ledger.Position                 // guarded by mu
 	records  map[artifact.Ref]*ledger.Record // guarded by mu
 	events   map[uint64]ledger.ProjectEvent  // guarded by mu: by sequence
+	outages  []ledger.Outage                 // guarded by mu: each once
 }
 
 // Position gives how far the view has come.
@@ -42,7 +43,7 @@ func (m *Memory) Reset(ctx context.Context, seen ledger.Position, stream time.Ti
 	if !m.position.Equal(seen) {
 		return ledger.Position{}, ledger.ErrOtherBasis
 	}
-	m.records, m.events = nil, nil
+	m.records, m.events, m.outages = nil, nil, nil
 	m.position = ledger.Position{Basis: ledger.Basis{Stream: stream, Rules: rules, Generation: seen.Generation + 1}}
 	return m.position, nil
 }
@@ -64,6 +65,9 @@ func (m *Memory) Apply(ctx context.Context, basis ledger.Basis, entries []artifa
 		m.position.Seq = max(m.position.Seq, entry.Seq)
 		if event, ok := ledger.ProjectEventOf(entry); ok {
 			m.events[entry.Seq] = event
+		}
+		if outage, ok := ledger.OutageOf(entry); ok {
+			m.outage(outage)
 		}
 		if !ledger.Projects(entry) {
 			continue
@@ -116,6 +120,7 @@ func matches(f ledger.Filter, r *ledger.Record) bool {
 		f.Projects != nil && !slices.Contains(f.Projects, r.Ref.Project()),
 		f.State != "" && r.State() != f.State,
 		f.SignedOnlyBy != "" && !signedOnlyBy(r, f.SignedOnlyBy),
+		f.LogOwed && r.LogState() != ledger.LogOwed,
 		!f.Since.IsZero() && r.FirstSeenAt.Before(f.Since),
 		!f.Until.IsZero() && !r.FirstSeenAt.Before(f.Until):
 		return false
@@ -126,7 +131,7 @@ func matches(f ledger.Filter, r *ledger.Record) bool {
 
 func signedOnlyBy(r *ledger.Record, key string) bool {
 	other := func(s artifact.Evidence) bool { return s.KeyID != key }
-	return r.State() == ledger.Signed && len(r.Signatures) > 0 && !slices.ContainsFunc(r.Signatures, other)
+	return r.State() == ledger.Signed && len(r.Evidence()) > 0 && !slices.ContainsFunc(r.Evidence(), other)
 }
 
 func place(r *ledger.Record) ledger.Place {

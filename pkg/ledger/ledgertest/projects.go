@@ -82,6 +82,9 @@ func (m *Memory) Coverage(ctx context.Context, projects []string) (map[string]le
 		for ref, record := range m.records {
 			if ref.Project() == project && record.Listed() {
 				c.Count(record.State(), 1, record.FirstSeenAt)
+				if record.LogState() == ledger.LogOwed {
+					c.Owe(1, record.LogOwedSince())
+				}
 			}
 		}
 		for _, e := range m.newestEvents() {

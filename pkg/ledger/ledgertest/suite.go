@@ -28,6 +28,8 @@ type View interface {
 	Names(ctx context.Context) ([]string, error)
 	Coverage(ctx context.Context, projects []string) (map[string]ledger.Coverage, error)
 	ProjectEvents(ctx context.Context, q ledger.EventQuery) (ledger.EventPage, error)
+	Outages(ctx context.Context, q ledger.OutageQuery) (ledger.OutagePage, error)
+	Totals(ctx context.Context) (ledger.Totals, error)
 }
 
 // TestView runs what every view must pass. open gives an empty one, and ends it with the test.
@@ -50,6 +52,9 @@ func TestView(t *testing.T, open func(t *testing.T) View) {
 		{"digests of a project in order", testUnits},
 		{"what is known of digests", testKnown},
 		{"digests that a key alone has signed", testSoleKey},
+		{"what is owed to logs", testDebt},
+		{"outages", testOutages},
+		{"images of the service's own are nowhere", testCanaries},
 		{"pages of events are stable under writes", testEventPaging},
 		{"hostile events of projects are storable", testHostileEvents},
 		{"a reset forgets what happened to projects", testResetOfProjects},
@@ -255,6 +260,7 @@ func query(t *rapid.T) ledger.Query {
 		Digest:       optional("digest", digest, digest[7:], digest[:14], digest[7:20]),
 		State:        ledger.State(optional("state", states...)),
 		SignedOnlyBy: optional("signed_only_by", "k1", "k2", "k3", ""),
+		LogOwed:      rapid.IntRange(0, 2).Draw(t, "log_owed") == 0,
 		Since:        instant("since"),
 		Until:        instant("until"),
 		Limit:        rapid.IntRange(0, 4).Draw(t, "limit"),
@@ -374,10 +380,12 @@ func testCancelled(t TB, view View) {
 	_, errNames := view.Names(ctx)
 	_, errCoverage := view.Coverage(ctx, nil)
 	_, errEvents := view.ProjectEvents(ctx, ledger.EventQuery{})
+	_, errOutages := view.Outages(ctx, ledger.OutageQuery{})
+	_, errTotals := view.Totals(ctx)
 	errApply := view.Apply(ctx, basis, Entries(Event(artifact.Received, Ref("demo/app", 1))))
 	for method, err := range map[string]error{
 		"Position": errPosition, "Signatures": errPage, "Reset": errReset, "Apply": errApply, "Known": errKnown, "Units": errUnits,
-		"Names": errNames, "Coverage": errCoverage, "ProjectEvents": errEvents,
+		"Names": errNames, "Coverage": errCoverage, "ProjectEvents": errEvents, "Outages": errOutages, "Totals": errTotals,
 	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: error %v, want context.Canceled", method, err)

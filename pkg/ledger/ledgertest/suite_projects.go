@@ -43,6 +43,12 @@ func SameProjects(t TB, view, model View) {
 	same("names", func(v View) any { return must(v.Names(t.Context()))(t) })
 	same("counts of all projects", func(v View) any { return must(v.Coverage(t.Context(), nil))(t) })
 	same("counts of some projects", func(v View) any { return must(v.Coverage(t.Context(), []string{"demo", "none", "quiet"}))(t) })
+	same("totals", func(v View) any { return must(v.Totals(t.Context()))(t) })
+	for _, q := range []ledger.OutageQuery{
+		{Limit: 2}, {Dependency: "log/rekor", Limit: 1}, {Since: Epoch().Add(62 * time.Second), Until: Epoch().Add(2 * time.Minute), Limit: 2},
+	} {
+		same("outages", func(v View) any { return AllOutages(t, v, q) })
+	}
 	same("counts of no project", func(v View) any { return must(v.Coverage(t.Context(), []string{}))(t) })
 	for _, project := range []string{"", "demo", "quiet", "none"} {
 		same("events of "+project, func(v View) any { return AllEvents(t, v, ledger.EventQuery{Project: project, Limit: 2}) })
@@ -228,7 +234,16 @@ func testResetOfProjects(t TB, view View) {
 	if got := AllEvents(t, view, ledger.EventQuery{}); len(got) != 1 {
 		t.Fatalf("events = %+v, want one", got)
 	}
+	o := ProjectEvent(artifact.Outage, "")
+	o.Outage = &artifact.OutageRecord{Dependency: "log/rekor", StartedAt: Epoch(), DetectedAt: Epoch()}
+	Apply(t, view, Begin(t, view), Entries(o)...)
+	if got := AllOutages(t, view, ledger.OutageQuery{}); len(got) != 1 {
+		t.Fatalf("outages = %+v, want one", got)
+	}
 	Begin(t, view)
+	if got := AllOutages(t, view, ledger.OutageQuery{}); len(got) != 0 {
+		t.Errorf("outages after a reset = %+v, want none", got)
+	}
 	if got := AllEvents(t, view, ledger.EventQuery{}); len(got) != 0 {
 		t.Errorf("events after a reset = %+v, want none", got)
 	}

@@ -15,6 +15,7 @@ type statements struct {
 	selectUnit, insertUnit, updateUnit *sql.Stmt
 	upsertTag, upsertParent            *sql.Stmt
 	insertEvent                        *sql.Stmt
+	selectOutage, upsertOutage         *sql.Stmt
 }
 
 func prepare(ctx context.Context, db *sql.DB, d dialect) (statements, error) {
@@ -31,6 +32,8 @@ func prepare(ctx context.Context, db *sql.DB, d dialect) (statements, error) {
 		{&s.upsertTag, upsertName("tags")},
 		{&s.upsertParent, upsertName("parents")},
 		{&s.insertEvent, insertEvent},
+		{&s.selectOutage, selectOutage},
+		{&s.upsertOutage, upsertOutage},
 	} {
 		stmt, err := db.PrepareContext(ctx, d.rebind(p.query))
 		if err != nil {
@@ -47,7 +50,7 @@ func (s statements) within(ctx context.Context, tx *sql.Tx) statements {
 		lockPosition: tx.StmtContext(ctx, s.lockPosition), updatePosition: tx.StmtContext(ctx, s.updatePosition),
 		selectUnit: tx.StmtContext(ctx, s.selectUnit), insertUnit: tx.StmtContext(ctx, s.insertUnit), updateUnit: tx.StmtContext(ctx, s.updateUnit),
 		upsertTag: tx.StmtContext(ctx, s.upsertTag), upsertParent: tx.StmtContext(ctx, s.upsertParent),
-		insertEvent: tx.StmtContext(ctx, s.insertEvent),
+		insertEvent: tx.StmtContext(ctx, s.insertEvent), selectOutage: tx.StmtContext(ctx, s.selectOutage), upsertOutage: tx.StmtContext(ctx, s.upsertOutage),
 	}
 }
 
@@ -55,6 +58,7 @@ func (s statements) close() error {
 	var errs []error
 	for _, stmt := range []*sql.Stmt{
 		s.lockPosition, s.updatePosition, s.selectUnit, s.insertUnit, s.updateUnit, s.upsertTag, s.upsertParent, s.insertEvent,
+		s.selectOutage, s.upsertOutage,
 	} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
@@ -110,7 +114,10 @@ type batch struct {
 func (b *batch) apply(ctx context.Context, entry artifact.Entry) error {
 	if event, ok := ledger.ProjectEventOf(entry); ok {
 		_, err := b.stmts.insertEvent.ExecContext(ctx, event.Seq, event.Project, event.Kind, micros(event.At), event.Actor, event.Origin,
-			event.Reason, event.Detail, data{Change: event.Change, Sweep: event.Sweep})
+			event.Reason, event.Detail, data{Change: event.Change, Sweep: event.Sweep, Outage: event.Outage})
+		if outage, tells := ledger.OutageOf(entry); err == nil && tells {
+			err = b.outage(ctx, outage)
+		}
 		return err
 	}
 	if !ledger.Projects(entry) {

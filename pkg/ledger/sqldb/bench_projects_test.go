@@ -45,6 +45,7 @@ func BenchmarkMillion(b *testing.B) {
 	b.Cleanup(func() { _ = store.Close() })
 	db := raw(b, path)
 	exec(b, db, fillMillion)
+	exec(b, db, "UPDATE units SET log_owed_since = first_seen_at WHERE id % 10 = 0") // a log has been away for long
 	var refs []artifact.Ref
 	rows, err := db.QueryContext(b.Context(), "SELECT repository, digest FROM units ORDER BY digest LIMIT 500")
 	if err != nil {
@@ -94,6 +95,16 @@ func BenchmarkMillion(b *testing.B) {
 		{"coverage of all", func(b *testing.B) error { b.Helper(); _, err := store.Coverage(b.Context(), nil); return err }},
 		{"coverage of 50", func(b *testing.B) error { b.Helper(); _, err := store.Coverage(b.Context(), some); return err }},
 		{"coverage of one", func(b *testing.B) error { b.Helper(); _, err := store.Coverage(b.Context(), all[7:8]); return err }},
+		{"totals", func(b *testing.B) error { b.Helper(); _, err := store.Totals(b.Context()); return err }},
+		{"what owes", page(ledger.Query{LogOwed: true})},
+		{"what owes, in a project", page(ledger.Query{LogOwed: true, Project: "project-7"})}, // none does
+		{"what owes, in another project", page(ledger.Query{LogOwed: true, Project: "project-10"})},
+		{"what owes and is signed", page(ledger.Query{LogOwed: true, State: ledger.Signed})},
+		{"what owes and is signed by a key of most", page(ledger.Query{LogOwed: true, SignedOnlyBy: fmt.Sprintf("%064d", 7)})},
+		{"what owes, of a repository", page(ledger.Query{LogOwed: true, Repository: "project-10/team/app-10"})},
+		{"what owes, of a digest", page(ledger.Query{LogOwed: true, Digest: refs[7].Digest()[:20]})},
+		{"what owes, in 50 visible projects", page(ledger.Query{LogOwed: true, Projects: some})},
+		{"what owes, in 50 visible projects without rows", page(ledger.Query{LogOwed: true, Projects: empty})},
 		{"names", func(b *testing.B) error { b.Helper(); _, err := store.Names(b.Context()); return err }},
 		{"100 units", func(b *testing.B) error {
 			b.Helper()

@@ -16,7 +16,8 @@ const (
 	unitColumns = "project, repository, digest, state, sole_key, first_seq, first_seen_at, last_seq, " +
 		"received_seq, received_at, pushed_at, pusher, last_received_seq, " +
 		"signed_seq, signed_at, verified_seq, verified_at, key_id, format, signature_digest, how, " +
-		"signatures_seq, signatures, note, accessories_seq, accessories, key_set, " +
+		"signatures_seq, signatures, note, owed, owed_as_of, debts, " +
+		"paid_seq, paid_reason, paid_note, paid_signatures_seq, paid_at, paid_signatures, log_owed_since, accessories_seq, accessories, key_set, " +
 		"gone_seq, unsigned_seq, other_seq, other, reason, detail, media_type_seq, media_type, policy_revision_seq, policy_revision, attempts"
 
 	selectPosition = "SELECT stream_created, rules, generation, seq FROM view_position WHERE id = 1"
@@ -56,6 +57,7 @@ type unit struct {
 	project, repository, digest string
 	state                       ledger.State
 	soleKey                     string
+	logOwedSince                time.Time
 }
 
 // fields gives pointers to what the columns hold, in their order, for reading and for writing.
@@ -66,6 +68,8 @@ func (u *unit) fields() []any {
 		&r.ReceivedSeq, (*micros)(&r.ReceivedAt), (*micros)(&r.PushedAt), &r.Pusher, &r.LastReceivedSeq,
 		&r.SignedSeq, (*micros)(&r.SignedAt), &r.VerifiedSeq, (*micros)(&r.VerifiedAt), &r.KeyID, &r.Format, &r.SignatureDigest, &r.How,
 		&r.SignaturesSeq, (*list[artifact.Evidence])(&r.Signatures), &r.Note,
+		(*list[artifact.Format])(&r.Owed), &r.OwedAsOf, (*list[ledger.Debt])(&r.Debts),
+		&r.PaidSeq, &r.PaidReason, &r.PaidNote, &r.PaidSignaturesSeq, (*micros)(&r.PaidAt), (*list[artifact.Evidence])(&r.PaidSignatures), (*micros)(&u.logOwedSince),
 		&r.AccessoriesSeq, (*list[string])(&r.Accessories), &r.KeySet,
 		&r.GoneSeq, &r.UnsignedSeq, &r.OtherSeq, &r.Other, &r.Reason, &r.Detail, &r.MediaTypeSeq, &r.MediaType,
 		&r.PolicyRevisionSeq, &r.PolicyRevision, &r.Attempts,
@@ -94,7 +98,7 @@ func (u *unit) scan(row interface{ Scan(dest ...any) error }) error {
 
 // values gives what is written to unitColumns.
 func (u *unit) values() []any {
-	u.state, u.soleKey = u.record.State(), u.record.SoleKey()
+	u.state, u.soleKey, u.logOwedSince = u.record.State(), u.record.SoleKey(), u.record.LogOwedSince()
 	return u.fields()
 }
 
@@ -157,8 +161,9 @@ func (l *list[T]) Scan(src any) error {
 
 // data is what an event about a project says beyond the other columns, as JSON in the database.
 type data struct {
-	Change *artifact.Change `json:"change,omitempty"`
-	Sweep  *artifact.Sweep  `json:"sweep,omitempty"`
+	Change *artifact.Change       `json:"change,omitempty"`
+	Sweep  *artifact.Sweep        `json:"sweep,omitempty"`
+	Outage *artifact.OutageRecord `json:"outage,omitempty"`
 }
 
 // Value implements driver.Valuer.

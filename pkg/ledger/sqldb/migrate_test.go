@@ -23,6 +23,13 @@ func undo(version int) []string {
 		return statements
 	}
 	switch version {
+	case 4:
+		return slices.Concat([]string{
+			"DROP TABLE outages", "DROP INDEX units_log_owed", "DROP INDEX units_log_debt",
+			// It knew nothing of logs and timestamps.
+			"UPDATE units SET signatures = (SELECT json_group_array(json_object('format', value ->> 'format', 'key_id', value ->> 'key_id', 'digest', value ->> 'digest')) " +
+				"FROM json_each(signatures)) WHERE signatures <> '[]'",
+		}, drop("owed", "owed_as_of", "debts", "paid_seq", "paid_reason", "paid_note", "paid_signatures_seq", "paid_at", "paid_signatures", "log_owed_since"))
 	case 3:
 		return slices.Concat([]string{
 			"DROP TABLE project_events", "DROP INDEX units_sole_key", "DROP INDEX units_project_state",
@@ -37,8 +44,8 @@ func undo(version int) []string {
 	}
 }
 
-// older fills a database by a program whose schema has that version: 1 knows of one signature in each event, and up to 2
-// nothing of projects, nor of what is observed, blocked or removed.
+// older fills a database by a program whose schema has that version: 1 knows of one signature in each event, up to 2 nothing of
+// projects, nor of what is observed, blocked or removed, and up to 3 nothing of logs and outages.
 func older(t *testing.T, version int, path string, entries []artifact.Entry) ledger.Position {
 	t.Helper()
 	store, err := sqldb.Open(t.Context(), sqldb.Config{Path: path})
@@ -48,6 +55,9 @@ func older(t *testing.T, version int, path string, entries []artifact.Entry) led
 	entries = slices.Clone(entries)
 	for i := range entries {
 		switch e := &entries[i].Event; {
+		case e.Kind == artifact.LogPaid, e.Kind == artifact.Outage:
+			*e = artifact.Event{} // passed over
+		case version > 2:
 		case e.Kind == artifact.Removed, e.Kind == artifact.Blocked, e.Kind.OfProject():
 			*e = artifact.Event{} // passed over
 		case e.Kind == artifact.Skipped && (e.Reason == string(policy.Observed) || e.Reason == string(policy.Blocked)):
@@ -64,7 +74,7 @@ func older(t *testing.T, version int, path string, entries []artifact.Entry) led
 		t.Fatalf("Close: %v", err)
 	}
 	db := raw(t, path)
-	for v := 3; v > version; v-- {
+	for v := 4; v > version; v-- {
 		for _, statement := range undo(v) {
 			exec(t, db, statement)
 		}
@@ -186,6 +196,39 @@ func TestMigrationDerivesWhatRowsSay(t *testing.T) {
 	}
 }
 
+// What a program passed over that knew nothing of logs is there once the stream has been read again.
+func TestMigrationFindsWhatIsOwed(t *testing.T) {
+	owing := func(n int) artifact.Event {
+		e := ledgertest.Event(artifact.Signed, ledgertest.Ref("demo/app", n))
+		e.Signatures = []artifact.Evidence{{Format: artifact.Bundle, KeyID: "k", Digest: "s", TimestampedAt: ledgertest.Epoch()}}
+		e.LogOwed = []artifact.Format{artifact.Bundle}
+		return e
+	}
+	paid := ledgertest.Event(artifact.LogPaid, ledgertest.Ref("demo/app", 2))
+	paid.Signatures = []artifact.Evidence{{Format: artifact.Bundle, KeyID: "k", Digest: "s2", Log: "rekor", LogIndex: 7}}
+	outage := ledgertest.ProjectEvent(artifact.Outage, "")
+	outage.Outage = &artifact.OutageRecord{Dependency: "log/rekor", StartedAt: ledgertest.Epoch(), DetectedAt: ledgertest.Epoch()}
+	entries := ledgertest.Entries(owing(1), owing(2), paid, outage)
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	before := older(t, 3, path, entries)
+	store := open(t, path)
+	position, err := store.Position(t.Context())
+	if err != nil || position.Seq != 0 || !position.Basis.Equal(before.Basis) {
+		t.Errorf("Position() = %+v, %v; want the beginning of what it was, %+v", position, err, before)
+	}
+	if rows := ledgertest.All(t, store, ledger.Query{State: ledger.Signed}); len(rows) != 2 || rows[0].LogState != ledger.LogNone || rows[0].Signatures[0].KeyID != "k" {
+		t.Errorf("rows of the older program = %+v, want two, signed, that owe nothing as far as it knew", rows)
+	}
+	ledgertest.Apply(t, store, position.Basis, entries...)
+	rows := ledgertest.All(t, store, ledger.Query{})
+	if len(rows) != 2 || !reflect.DeepEqual(rows[0].Signatures, paid.Signatures) || !reflect.DeepEqual(rows[1].Signatures, owing(1).Signatures) || rows[1].LogState != ledger.LogOwed {
+		t.Errorf("rows = %+v, want one with what was paid and one that owes", rows)
+	}
+	if outages := ledgertest.AllOutages(t, store, ledger.OutageQuery{}); len(outages) != 1 || outages[0].Seq != 4 {
+		t.Errorf("outages = %+v, want one", outages)
+	}
+}
+
 // Whatever an older program has read, the rows are in the end those of the events.
 func TestMigrationGivesTheRowsOfTheEvents(t *testing.T) {
 	var history []artifact.Entry
@@ -196,7 +239,7 @@ func TestMigrationGivesTheRowsOfTheEvents(t *testing.T) {
 	}
 	model := &ledgertest.Memory{}
 	ledgertest.Apply(t, model, ledgertest.Begin(t, model), history...)
-	for _, version := range []int{1, 2} {
+	for _, version := range []int{1, 2, 3} {
 		for _, read := range []int{0, len(history) / 3, len(history) / 2, len(history)} {
 			path := filepath.Join(t.TempDir(), "ledger.db")
 			basis := older(t, version, path, history[:read]).Basis

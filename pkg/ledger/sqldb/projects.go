@@ -146,6 +146,9 @@ func (s *Store) Coverage(ctx context.Context, projects []string) (map[string]led
 			if err := s.count(ctx, tx, part, covered); err != nil {
 				return err
 			}
+			if err := s.countDebts(ctx, tx, part, covered); err != nil {
+				return err
+			}
 			if err := s.lastSweeps(ctx, tx, part, covered); err != nil {
 				return err
 			}
@@ -230,6 +233,6 @@ func scanEvent(rows *sql.Rows) (ledger.ProjectEvent, error) {
 	var e ledger.ProjectEvent
 	var d data
 	err := rows.Scan(&e.Seq, &e.Project, &e.Kind, (*micros)(&e.At), &e.Actor, &e.Origin, &e.Reason, &e.Detail, &d)
-	e.Change, e.Sweep = d.Change, d.Sweep
+	e.Change, e.Sweep, e.Outage = d.Change, d.Sweep, d.Outage
 	return e, err
 }

@@ -130,13 +130,19 @@ func selectUnits(f ledger.Filter) (query string, args []any) {
 	case f.DigestFrom != "":
 		add("digest = ?", f.DigestFrom)
 	}
+	key := text
+	if f.Project != "" {
+		key = " || ''" // a key signs in all projects: the index of the project has fewer rows
+	}
+	if f.LogOwed {
+		add("log_owed_since" + number + " IS NOT NULL")
+		text, key = " || ''", " || ''" // what owes is signed, by some key, as are most rows
+	}
 	if f.State != "" {
 		add("state"+text+" = ?", string(f.State))
 	}
-	if f.SignedOnlyBy != "" && f.Project == "" {
-		add("sole_key"+text+" = ?", f.SignedOnlyBy)
-	} else if f.SignedOnlyBy != "" {
-		add("sole_key || '' = ?", f.SignedOnlyBy) // a key signs in all projects: the index of the project has fewer rows
+	if f.SignedOnlyBy != "" {
+		add("sole_key"+key+" = ?", f.SignedOnlyBy)
 	}
 	if !f.Since.IsZero() {
 		add("first_seen_at"+number+" >= ?", micros(f.Since))

@@ -155,7 +155,7 @@ func (s *Store) Reset(ctx context.Context, seen ledger.Position, stream time.Tim
 		if !position.Equal(seen) {
 			return ledger.ErrOtherBasis
 		}
-		for _, empty := range []string{"DELETE FROM tags", "DELETE FROM parents", "DELETE FROM units", "DELETE FROM project_events"} {
+		for _, empty := range []string{"DELETE FROM tags", "DELETE FROM parents", "DELETE FROM units", "DELETE FROM project_events", "DELETE FROM outages"} {
 			if _, err := tx.ExecContext(ctx, empty); err != nil {
 				return err
 			}

@@ -160,7 +160,7 @@ func TestOpenRefuses(t *testing.T) {
 				closeNow(t, path)
 				exec(t, raw(t, path), "INSERT INTO ledger_schema (version_id, is_applied) VALUES (99, TRUE)")
 			},
-			fault.Permanent, fault.NewerVersion, "schema version 99, this program knows up to 3",
+			fault.Permanent, fault.NewerVersion, "schema version 99, this program knows up to 4",
 		},
 		{
 			"another program's database",
