@@ -48,19 +48,13 @@ func TestTermsAreVerifiable(t *testing.T) {
 		"keyless, v1 required":       {policy.Terms{Transparency: required}, policy.Means{Formats: both, Keyless: true, Log: policy.RekorV1}, nil},
 		"keyless, v1 deferred":       {policy.Terms{Transparency: deferred}, policy.Means{Formats: both, Keyless: true, Log: policy.RekorV1}, []string{"timestamp"}},
 		"keyless, v2 required":       {policy.Terms{Transparency: required}, policy.Means{Formats: bundle, Keyless: true, Log: policy.RekorV2}, []string{"timestamp"}},
-		"keyless, v2 and timestamp": {
-			policy.Terms{Transparency: deferred, Timestamp: must},
-			policy.Means{Formats: bundle, Keyless: true, Log: policy.RekorV2, Timestamps: true}, nil,
-		},
-		"all that is wrong at once": {
-			policy.Terms{Transparency: required, Timestamp: must}, policy.Means{Formats: legacy, Log: policy.RekorV2, Keyless: true},
-			[]string{"timestamp", "timestamp", "transparency"},
-		},
+		"keyless, v2 and timestamp":  {policy.Terms{Transparency: deferred, Timestamp: must}, policy.Means{Formats: bundle, Keyless: true, Log: policy.RekorV2, Timestamps: true}, nil},
+		"all that is wrong at once":  {policy.Terms{Transparency: required, Timestamp: must}, policy.Means{Formats: legacy, Log: policy.RekorV2, Keyless: true}, []string{"timestamp", "timestamp", "transparency"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
 			if err := tc.terms.Verifiable(tc.means); err != nil {
-				joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // errors.Join has no other way in
+				joined, ok := err.(interface{ Unwrap() []error })
 				if !ok {
 					t.Fatalf("Verifiable = %T, want all that is wrong", err)
 				}
@@ -100,14 +94,13 @@ func TestLogTypeCarries(t *testing.T) {
 func TestSpecRefusesUnknownTransparency(t *testing.T) {
 	spec := policy.Spec{Mode: policy.ModeSign, Transparency: "maybe", Timestamp: "always", Log: "a\nb"}
 	want := []string{"log", "timestamp", "transparency"}
-	joined, ok := spec.Validate().(interface{ Unwrap() []error }) //nolint:errorlint // as above
+	joined, ok := spec.Validate().(interface{ Unwrap() []error })
 	if !ok {
 		t.Fatal("Validate takes it")
 	}
 	var got []string
 	for _, e := range joined.Unwrap() {
-		var field *policy.FieldError
-		if errors.As(e, &field) {
+		if field, ok := errors.AsType[*policy.FieldError](e); ok {
 			got = append(got, field.Field)
 		}
 	}
