@@ -43,6 +43,8 @@ type Options struct {
 	Keys []Key
 	// Queue is the address of a queue elsewhere, which the edited configurations name; empty for the embedded one.
 	Queue string
+	// Also are further destinations (host:port) that the edited configurations name.
+	Also []string
 	// Proxy is the proxy that all programs are told to use; nil for none.
 	Proxy *Proxy
 	// Advertise is the origin by which Harbor reaches the receiver; empty means the loopback interface.
@@ -150,8 +152,12 @@ func (s *System) LaunchProgram(ctx context.Context, p *Program, env ...string) e
 	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.options.Dir, "TMPDIR=" + os.Getenv("TMPDIR")}
 	if s.options.Proxy != nil {
 		// The one Harbor that is configured may be elsewhere; a loopback address never goes to a proxy.
-		host, _, _ := net.SplitHostPort(hostOf(s.options.Site.Harbor.URL))
-		base = append(append(base, s.options.Proxy.Env()...), "NO_PROXY="+host)
+		var hosts []string
+		for _, address := range append([]string{hostOf(s.options.Site.Harbor.URL)}, s.options.Also...) {
+			host, _, _ := net.SplitHostPort(address)
+			hosts = append(hosts, host)
+		}
+		base = append(append(base, s.options.Proxy.Env()...), "NO_PROXY="+strings.Join(hosts, ","))
 	}
 	var err error
 	p.Process, err = Launch(ctx, Command{
@@ -310,6 +316,7 @@ func (s *System) Foreign() ([]string, error) {
 	if s.options.Queue != "" {
 		configured = append(configured, hostOf(s.options.Queue))
 	}
+	configured = append(configured, s.options.Also...)
 	for _, key := range s.keys {
 		if key.Address != "" {
 			configured = append(configured, key.Address)

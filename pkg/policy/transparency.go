@@ -72,6 +72,8 @@ func (t LogType) Carries(format artifact.Format) bool {
 type Means struct {
 	// Log is the type of the log that the policy names; empty if there is none of that name.
 	Log LogType
+	// Unfit says, for formats that the log could carry, why nobody could verify an entry of the policy's key there.
+	Unfit map[artifact.Format]string
 	// Timestamps says whether there is a timestamp authority.
 	Timestamps bool
 	// Keyless says that the policy's key is an identity with certificates that live for minutes.
@@ -101,6 +103,11 @@ func (t Terms) Verifiable(m Means) error {
 	case t.Transparency == TransparencyDeferred && legacy && !bundle && m.Locked != "" && !m.Bundles:
 		wrong("transparency", "a deferred entry is written into the .sig tag later, which is locked by %.200s: exclude sha256-*.sig from the rule, "+
 			"upgrade to Harbor 2.15, or choose required", m.Locked)
+	}
+	for _, format := range m.Formats {
+		if why := m.Unfit[format]; logs && why != "" {
+			wrong("log", "%s signatures of this key cannot be logged there: %.300s", format, why)
+		}
 	}
 	if t.Timestamp == TimestampRequired && !m.Timestamps {
 		wrong("timestamp", "required, and no signer has an active timestamp authority: configure one, or choose optional or off")

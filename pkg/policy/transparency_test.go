@@ -40,6 +40,8 @@ func TestTermsAreVerifiable(t *testing.T) {
 		"deferred, locked":           {policy.Terms{Transparency: deferred}, policy.Means{Formats: legacy, Log: policy.RekorV1, Locked: "rule 1"}, []string{"transparency"}},
 		"deferred, locked, bundles":  {policy.Terms{Transparency: deferred}, policy.Means{Formats: legacy, Log: policy.RekorV1, Locked: "rule 1", Bundles: true}, nil},
 		"required, locked":           {policy.Terms{Transparency: required}, policy.Means{Formats: legacy, Log: policy.RekorV1, Locked: "rule 1"}, nil},
+		"key that the log refuses":   {policy.Terms{Transparency: deferred}, policy.Means{Formats: both, Log: policy.RekorV1, Unfit: map[artifact.Format]string{artifact.Legacy: "Ed25519"}}, []string{"log"}},
+		"in another format":          {policy.Terms{Transparency: deferred}, policy.Means{Formats: bundle, Log: policy.RekorV1, Unfit: map[artifact.Format]string{artifact.Legacy: "Ed25519"}}, nil},
 		"timestamp, no authority":    {policy.Terms{Timestamp: must}, policy.Means{Formats: both}, []string{"timestamp"}},
 		"timestamp if there is one":  {policy.Terms{Timestamp: may}, policy.Means{Formats: both}, nil},
 		"keyless, nothing":           {policy.Terms{}, policy.Means{Formats: both, Keyless: true, Log: policy.RekorV1}, []string{"timestamp"}},
