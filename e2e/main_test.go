@@ -44,6 +44,25 @@ type suite struct {
 	foreign []string // destinations that are not configured; guarded by mu
 	// undo is what an interrupted run leaves to do, in order; the ones that are done are nil. Guarded by mu.
 	undo []func()
+	// shared end with the suite, the last first. Guarded by mu.
+	shared []func() error
+}
+
+// share keeps something for all tests until the suite ends, however it ends.
+func (s *suite) share(end func() error) {
+	s.later(func() { _ = end() })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shared = append(s.shared, end)
+}
+
+// endShared ends what tests have started for each other.
+func (s *suite) endShared() error {
+	var errs []error
+	for _, end := range slices.Backward(s.shared) {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
 }
 
 // later keeps something to be done if the run is interrupted; the caller calls the result once it has done it itself.
@@ -101,7 +120,7 @@ func runSuite(m *testing.M) int {
 	}
 	env.cleanUpOnSignal()
 	code := m.Run()
-	if err := errors.Join(env.judgeEgress(), env.judgeSkips(), stop()); err != nil {
+	if err := errors.Join(env.judgeEgress(), env.judgeSkips(), env.endShared(), stop()); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL:", err)
 		code = 1
 	}

@@ -36,6 +36,9 @@ Usage:
                                    the keys with a test signature, the queue, the policies, and what the receiver sees,
                                    of one project or of all that are enabled. It prints what to do about each failure,
                                    and its exit status is 1 if there is one. --push-test signs an image in Harbor.
+  signer trust-root --config FILE [--output-dir DIR] [-o json]
+                                   write the trusted root and the public keys that verifiers need, and print the
+                                   exact cosign command lines
   signer pause --config FILE --reason WHY [--project P]
                                    stop signing at once everywhere, of one project or of all; requests wait
   signer resume --config FILE [--project P] [--reason WHY]
@@ -72,6 +75,7 @@ func program() shell.Program {
 		"public-key":   publicKey,
 		"key-sources":  keySources,
 		"doctor":       doctor,
+		"trust-root":   trustRoot,
 		"pause":        pause,
 		"resume":       resume,
 	}}

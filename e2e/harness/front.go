@@ -57,6 +57,7 @@ type Front struct {
 	changed  chan struct{} // closed when the trouble changes; guarded by mu
 	server   *http.Server  // guarded by mu; nil while nobody listens
 	requests int           // guarded by mu; that were taken
+	lost     int           // guarded by mu; of them, those whose answers were
 }
 
 // StartFront starts a front for a server, with a certificate for the names. Its files are in dir.
@@ -99,6 +100,13 @@ func (f *Front) Requests() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.requests
+}
+
+// Lost is how many requests were forwarded and their answers lost.
+func (f *Front) Lost() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost
 }
 
 // Cause changes what it does, from now on; open connections are closed.
@@ -171,6 +179,9 @@ func (f *Front) serve(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, t.Body)
 	case t.Swallow && r.Method == http.MethodPost:
 		f.proxy.ServeHTTP(&nowhere{header: http.Header{}}, r)
+		f.mu.Lock()
+		f.lost++
+		f.mu.Unlock()
 		panic(http.ErrAbortHandler)
 	default:
 		f.proxy.ServeHTTP(w, r)

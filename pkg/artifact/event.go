@@ -132,7 +132,7 @@ type OutageRecord struct {
 	Program    string `json:"program"`
 	Instance   string `json:"instance"`
 	// StartedAt is when the dependency answered last, or when the program started, DetectedAt when this program knew, EndedAt
-	// when it answered again: nil while it does not.
+	// when it answered again, or when the program stopped, which Detail says: nil while it does not. Who is killed leaves it open.
 	StartedAt  time.Time  `json:"started_at"`
 	DetectedAt time.Time  `json:"detected_at"`
 	EndedAt    *time.Time `json:"ended_at,omitempty"`

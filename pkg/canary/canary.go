@@ -173,7 +173,7 @@ func (c *Canary) try(ctx context.Context, p policy.Policy) {
 			return false, err
 		}
 		owed, err := c.cfg.Verifier.Owes(ctx, p, evidence)
-		return !owed, err
+		return len(owed) == 0, err
 	}); err != nil {
 		fail(stepLog, err)
 		return

@@ -116,8 +116,11 @@ func (w *world) Verify(_ context.Context, _ policy.Policy, l artifact.Listed) ([
 	return []artifact.Evidence{e}, "", true, nil
 }
 
-func (w *world) Owes(_ context.Context, _ policy.Policy, evidence []artifact.Evidence) (bool, error) {
-	return evidence[0].Log == "", nil
+func (w *world) Owes(_ context.Context, _ policy.Policy, evidence []artifact.Evidence) ([]artifact.Format, error) {
+	if evidence[0].Log == "" {
+		return []artifact.Format{artifact.Legacy}, nil
+	}
+	return nil, nil
 }
 
 func (w *world) Policy(context.Context, string) (policy.Policy, error) { return w.policy, nil }

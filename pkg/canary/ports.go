@@ -31,8 +31,8 @@ type Queue interface {
 // Verifier says whether a manifest has what its policy asks for, from what the registry answers now.
 type Verifier interface {
 	Verify(ctx context.Context, p policy.Policy, l artifact.Listed) (evidence []artifact.Evidence, note string, signed bool, err error)
-	// Owes says whether an entry of a transparency log is still to be made for signatures that were verified.
-	Owes(ctx context.Context, p policy.Policy, evidence []artifact.Evidence) (bool, error)
+	// Owes gives the formats in which an entry of a transparency log is still to be made for signatures that were verified.
+	Owes(ctx context.Context, p policy.Policy, evidence []artifact.Evidence) ([]artifact.Format, error)
 }
 
 // Policies are those of all projects as they are now.

@@ -137,10 +137,14 @@ func (p *problems) resolver(path, address string) {
 
 // host wants a host as it stands in an image's name: with a port where it is not the scheme's own.
 func (p *problems) host(path, host string) {
-	u, err := url.Parse("https://" + host)
-	if err != nil || u.Host != host || u.Hostname() == "" || !validPort(u) || host != strings.ToLower(host) {
+	if !isHost(host) {
 		p.add(path, "want a host as image names have it, such as harbor.example.com or harbor.example.com:8443")
 	}
+}
+
+func isHost(host string) bool {
+	u, err := url.Parse("https://" + host)
+	return err == nil && u.Host == host && u.Hostname() != "" && validPort(u) && host == strings.ToLower(host)
 }
 
 // origin wants scheme and host and nothing else, and gives the host with its port. The sentence of url.Parse would repeat

@@ -153,7 +153,7 @@ egress: {resolver: 'dns.example.com:53'}
 			"logs[0].tiles_url: belongs to logs of the type rekor-v2",
 			"logs[1].url: must not carry credentials",
 			"logs[1].timeout: want 1s to 10m0s",
-			"logs[1].origin: want the first line of the log's checkpoints, such as rekor.example.com",
+			"logs[1].origin: want a host without a port, as the log signs its checkpoints, such as rekor.example.com",
 			"logs[1].tiles_url: want an address such as https://tiles.example.com",
 			"logs[2].url: want scheme, host and port alone",
 			"logs[2].tiles_url: want https, or http on a loopback address, where an agent may listen",

@@ -2,8 +2,9 @@
 //
 // It guarantees that a destination stands in the record, where one is kept, before it is dialled for the first time: the
 // network, and the host and port as the caller asked for them, so a name and not what it resolves to. Behind a proxy the
-// destination is the proxy. Requests, paths and credentials are never recorded. It does not decide what may be dialled;
-// that is the business of the adapters, which know what is configured.
+// destination is the proxy, and where a name server is configured, that one too. Requests, paths and credentials are never
+// recorded. It does not decide what may be dialled; that is the business of the adapters, which know what is configured. Nor does
+// it remember what a name resolved to: every connection, and every [Dialer.Lookup], asks anew.
 package egress
 
 import (
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -35,10 +37,15 @@ type Config struct {
 	RecordFile string
 	// Record gets what RecordFile gets; nil for none. It is written to by one goroutine at a time.
 	Record io.Writer
+	// Resolver is the host:port of a name server that is asked instead of the system's; empty for the system's. Names that the
+	// system's file of hosts has are not asked for.
+	Resolver string
 }
 
-// Dialer opens connections. It is safe for concurrent use; the zero value records nothing.
+// Dialer opens connections. It is safe for concurrent use; the zero value records nothing, and resolves as the system does.
 type Dialer struct {
+	resolver *net.Resolver // nil for the system's; never changed
+
 	mu      sync.Mutex
 	file    *os.File                 // guarded by mu; nil without a file
 	record  io.Writer                // guarded by mu; nil if nothing is recorded
@@ -55,6 +62,12 @@ type destination struct {
 // NewDialer opens the record. Close the dialer when nothing dials any more.
 func NewDialer(c Config) (*Dialer, error) {
 	d := &Dialer{record: c.Record}
+	if c.Resolver != "" {
+		if host, port, err := net.SplitHostPort(c.Resolver); err != nil || host == "" || port == "" {
+			return nil, fmt.Errorf("name server %.100q: want host:port", c.Resolver)
+		}
+		d.resolver = &net.Resolver{PreferGo: true, Dial: d.toNameServer(c.Resolver)}
+	}
 	if c.RecordFile == "" {
 		return d, nil
 	}
@@ -73,8 +86,32 @@ func NewDialer(c Config) (*Dialer, error) {
 // tried again with the next one to the same destination, and Close tells of it.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	d.note(destination{Network: network, Address: address})
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive, Resolver: d.resolver}
 	return dialer.DialContext(ctx, network, address)
+}
+
+// Lookup resolves a host as DialContext does, now. The error is a [*net.DNSError], or that of ctx.
+func (d *Dialer) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	resolver := d.resolver
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	return resolver.LookupNetIP(ctx, "ip", host)
+}
+
+// toNameServer dials one name server, whichever the system names.
+func (d *Dialer) toNameServer(address string) func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		d.note(destination{Network: network, Address: address})
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		// A lookup that nobody waits for any more would read until its own limit: its context ends with each question.
+		context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+		return conn, nil
+	}
 }
 
 // Close closes the record's file and says what could not be written. Connections stay open.

@@ -28,11 +28,26 @@ const (
 	SigningAfterLookup   = "signing/after-lookup"   // no valid signature was found
 	SigningAfterSign     = "signing/after-sign"     // the signature's bytes exist
 	SigningAfterKeep     = "signing/after-keep"     // they are stored, for whoever signs the same digest
-	SigningAfterPayload  = "signing/after-payload"  // the payload blob is pushed
-	SigningAfterAttach   = "signing/after-attach"   // the signature's manifest is put
-	SigningAfterVerify   = "signing/after-verify"   // the signature was read back and verifies
-	SigningAfterEvent    = "signing/after-event"    // the ledger acknowledged the event
-	SigningAfterAck      = "signing/after-ack"      // the request is acknowledged
+	// The next three are passed where the policy asks for a timestamp, for a log entry, and for either.
+	SigningAfterTimestamp  = "signing/after-timestamp"   // the timestamp is verified
+	SigningAfterLog        = "signing/after-log"         // the log's entry is verified
+	SigningAfterFinishKeep = "signing/after-finish-keep" // the signature is stored with them
+	SigningAfterPayload    = "signing/after-payload"     // the payload blob is pushed
+	SigningAfterAttach     = "signing/after-attach"      // the signature's manifest is put
+	SigningAfterVerify     = "signing/after-verify"      // the signature was read back and verifies
+	SigningAfterEvent      = "signing/after-event"       // the ledger acknowledged the event
+	SigningAfterDebt       = "signing/after-debt"        // the queue acknowledged the debt, where there is one
+	SigningAfterAck        = "signing/after-ack"         // the request is acknowledged
+)
+
+// The failpoints of one debt in the signer, in the order in which it passes them.
+const (
+	DebtReceived    = "debt/received"     // the debt was delivered
+	DebtAfterLog    = "debt/after-log"    // the log's entry is verified
+	DebtAfterAttach = "debt/after-attach" // the manifest with the entry is put
+	DebtAfterVerify = "debt/after-verify" // it was read back and verifies
+	DebtAfterEvent  = "debt/after-event"  // the ledger acknowledged that the debt is paid
+	DebtAfterAck    = "debt/after-ack"    // the debt is acknowledged
 )
 
 // The failpoints of one webhook in the receiver, in the order in which it passes them.
@@ -45,7 +60,9 @@ const (
 func Names() []string {
 	return []string{
 		SigningReceived, SigningAfterDecide, SigningAfterManifest, SigningAfterChildren, SigningAfterLookup,
-		SigningAfterSign, SigningAfterKeep, SigningAfterPayload, SigningAfterAttach, SigningAfterVerify, SigningAfterEvent, SigningAfterAck,
+		SigningAfterSign, SigningAfterKeep, SigningAfterTimestamp, SigningAfterLog, SigningAfterFinishKeep,
+		SigningAfterPayload, SigningAfterAttach, SigningAfterVerify, SigningAfterEvent, SigningAfterDebt, SigningAfterAck,
+		DebtReceived, DebtAfterLog, DebtAfterAttach, DebtAfterVerify, DebtAfterEvent, DebtAfterAck,
 		ReceiverAfterRecord, ReceiverAfterEnqueue,
 	}
 }

@@ -91,6 +91,24 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestTransportsOwnFault has a transport that sends nothing, and says when to come again.
+func TestTransportsOwnFault(t *testing.T) {
+	t.Parallel()
+	refuses := roundTrip(func(*http.Request) (*http.Response, error) {
+		return nil, fault.After(7*time.Second, fault.DependencyDown, io.ErrClosedPipe)
+	})
+	for name, operation := range operations(t, cannedClient(t, nil, through(refuses))) {
+		err := operation()
+		if err == nil {
+			t.Errorf("%s gives no error", name)
+			continue
+		}
+		if got := fault.Of(err); got.Kind != fault.Transient || got.Reason != fault.DependencyDown || got.RetryAfter != 7*time.Second {
+			t.Errorf("%s: %s, %s, %s; want transient, dependency_down, 7s (%v)", name, got.Kind, got.Reason, got.RetryAfter, err)
+		}
+	}
+}
+
 // isAnswer says that what is a fault to others is an answer to an operation.
 func isAnswer(operation, fault string) bool {
 	noBody := []string{"HTML", "cut off", "a row is null"}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,29 @@ func TestRemoveArtifact(t *testing.T) {
 		if left := repositories(t, h, project); left != want {
 			t.Errorf("removal %d: repositories %q, want %q", i, left, want)
 		}
+	}
+}
+
+// TestRemoveArtifactPath shows what stands in the path, which the emulator reads in more ways than one.
+func TestRemoveArtifactPath(t *testing.T) {
+	t.Parallel()
+	digest := "sha256:" + strings.Repeat("a", 64)
+	ref, err := artifact.NewRef("demo/team/app", digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked []string
+	c := cannedClient(t, func(r *http.Request) (int, string, error) {
+		asked = append(asked, r.Method+" "+r.URL.EscapedPath())
+		return http.StatusOK, `{"artifact_count":0}`, nil
+	})
+	if err := c.RemoveArtifact(t.Context(), ref); err != nil {
+		t.Fatal(err)
+	}
+	const repository = "/api/v2.0/projects/demo/repositories/team%252Fapp"
+	want := []string{"DELETE " + repository + "/artifacts/" + digest, "GET " + repository, "DELETE " + repository}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
 	}
 }
 

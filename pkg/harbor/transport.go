@@ -60,8 +60,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.next.RoundTrip(req)
 	if err != nil {
 		t.metrics.observe("error", started)
+		_, judged := errors.AsType[*fault.Error](err)
 		switch {
-		case errors.Is(err, context.Canceled):
+		case judged, errors.Is(err, context.Canceled): // a transport that did not send it knows best why
 			return nil, err
 		case errors.Is(err, context.DeadlineExceeded):
 			return nil, fault.New(fault.Transient, fault.Timeout, err)

@@ -116,7 +116,7 @@ func isInbox(reply string) bool {
 	}
 	first, _, _ := strings.Cut(reply, ".")
 	switch first {
-	case "sign", "ledger", "dead", "scan", "ask", "presence":
+	case "sign", "debt", "ledger", "dead", "scan", "ask", "presence":
 		return false
 	default:
 		return true

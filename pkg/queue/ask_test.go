@@ -287,7 +287,7 @@ func TestAnswersGoToNoStream(t *testing.T) {
 	}
 	connection := queue.RawConnection(t, server)
 	for _, reply := range []string{
-		"ledger.v1.default.signed.a.b", "sign.v1.default.live.1.a.b", "dead.v1.default.a.b", "scan.v1.default.full.a.1",
+		"ledger.v1.default.signed.a.b", "sign.v1.default.live.1.a.b", "debt.v1.default.a.b", "dead.v1.default.a.b", "scan.v1.default.full.a.1",
 		"$KV.POLICIES.v1.default.policy.mrsw23y", "$JS.API.STREAM.DELETE.SIGN",
 	} {
 		if err := connection.PublishMsg(&nats.Msg{Subject: "ask.v1.default.known", Reply: reply, Data: []byte("forged")}); err != nil {
@@ -302,7 +302,7 @@ func TestAnswersGoToNoStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	js := bare(t, server)
-	for _, stream := range []string{"LEDGER", "SIGN", "DEAD", "SCAN", "KV_POLICIES"} {
+	for _, stream := range []string{"LEDGER", "SIGN", "DEBT", "DEAD", "SCAN", "KV_POLICIES"} {
 		if got := waiting(t, js, stream); got != 0 {
 			t.Errorf("stream %s holds %d messages, want none", stream, got)
 		}

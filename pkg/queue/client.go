@@ -41,6 +41,7 @@ type Client struct {
 	closed  chan struct{} // closed when nats.go has let go of the connection
 
 	writes  writeState
+	holds   holdMemory
 	handles handles
 	id      string // of this client among the members of its groups
 	rosters rosters

@@ -15,6 +15,7 @@ import (
 
 const (
 	defaultSlots = 32
+	defaultAside = 256
 	defaultDrain = 30 * time.Second
 	// maxParkedOfOne and maxParked bound how many requests of projects at their caps are put aside, of one partition and of
 	// all: they take some kilobytes each. Beyond it the rest of the partition waits with them.
@@ -26,8 +27,10 @@ const (
 
 // ConsumeConfig describes how requests are worked on.
 type ConsumeConfig struct {
-	// Slots is how many requests are worked on at once. 0 is 32.
+	// Slots is how many requests are worked on at once. 0 is 32, and 256 for debts.
 	Slots int
+	// Aside is how many requests more may be in work without a slot, by [Delivery.Aside]. 0 is 256.
+	Aside int
 	// Handle works on one request and decides it by a method of the delivery; a request that it leaves undecided is tried
 	// again later. It is called concurrently. Its ctx ends only when draining takes too long.
 	Handle func(ctx context.Context, d *Delivery)
@@ -35,14 +38,23 @@ type ConsumeConfig struct {
 	// of their own. It is asked for each request anew, under a lock: it must answer at once and call nothing of this package.
 	// Nil bounds none.
 	Cap func(project string) int
+	// Gate is asked before each pull of each partition, concurrently. It returns nil, at once, while work may be pulled, and else
+	// waits until it may be or ctx ends; its error when ctx has ended does not matter, any other is logged, and it is asked
+	// again soon. A request that arrives all the same is given back at once, for other programs. Nil is always open.
+	Gate func(ctx context.Context) error
+	// Hold is asked about each request before it gets a slot, and again if it had to wait for one, concurrently: true for one
+	// that nobody could do now. It is given back, and comes back after the wait, or up to half of it earlier; very many in a
+	// row come back later, at most 500 in a second. It never gets to the handler, and [Delivery.Tries] does not count it. A
+	// wait of 0 or less is 5 seconds. Hold must answer at once. Nil holds nothing.
+	Hold func(request artifact.Request) (wait time.Duration, hold bool)
 	// Drain is how long handlers may go on after ctx has ended. 0 is 30 seconds.
 	Drain time.Duration
 }
 
 // Consume hands out the requests of this harbor until ctx ends, whatever happens to the connection or the server. Live
 // requests are served first, bulk gets at least a fifth of the slots that become free while both wait. A request whose
-// project is at its cap holds no slot and lets those behind it pass, up to 1024 such requests in each partition and 4096 in
-// all.
+// project is at its cap, or would find no place aside, holds no slot and lets those behind it pass, up to 1024 such requests
+// in each partition and 4096 in all.
 //
 // When ctx ends it stops pulling and gives back at once what waits for a slot; handlers go on, at most for the drain
 // time, then their ctx is cancelled and what they leave undecided is given back. Consume returns when the last handler
@@ -53,22 +65,42 @@ type ConsumeConfig struct {
 // and swallows other requests of its reference meanwhile. A malformed one is moved to the dead letters at once; if its
 // reference can be read all the same, the event of kind dead is recorded before.
 func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig) error {
+	cfg.Slots = orDefault(cfg.Slots, defaultSlots)
+	var sources []source
+	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
+		for part := range Partitions {
+			sources = append(sources, source{streamSign, lane, c.applySignConsumer(lane, part)})
+		}
+	}
+	return c.consume(ctx, cfg, sources)
+}
+
+// source is a consumer from which requests of one lane are pulled.
+type source struct {
+	stream string
+	lane   artifact.Lane
+	apply  func(*jetstream.ConsumerConfig)
+}
+
+// consume hands out the requests of all sources.
+func (c *Client) consume(ctx context.Context, cfg ConsumeConfig, sources []source) error {
 	if cfg.Handle == nil {
 		return errors.New("consuming requests: no handler")
 	}
-	cfg.Slots = orDefault(cfg.Slots, defaultSlots)
+	if cfg.Slots < 0 || cfg.Aside < 0 {
+		return errors.New("consuming requests: slots and places aside must not be negative")
+	}
+	cfg.Aside = orDefault(cfg.Aside, defaultAside)
 	cfg.Drain = orDefault(cfg.Drain, defaultDrain)
-
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	p := &pool{
-		client: c, cfg: cfg, slots: newSlots(cfg.Slots, cfg.Cap), stopped: make(chan struct{}), parking: make(chan struct{}, maxParked),
+		client: c, cfg: cfg, slots: newSlots(cfg.Slots, cfg.Aside, cfg.Cap),
+		stopped: make(chan struct{}), parking: make(chan struct{}, maxParked),
 	}
 	var pumps sync.WaitGroup
-	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
-		for part := range Partitions {
-			pumps.Go(func() { p.run(ctx, work, lane, part) })
-		}
+	for _, from := range sources {
+		pumps.Go(func() { p.run(ctx, work, from) })
 	}
 	<-ctx.Done()
 	timer := time.AfterFunc(cfg.Drain, cancel)
@@ -89,47 +121,55 @@ type pool struct {
 	parking  chan struct{} // holds one for each request that is parked
 }
 
-// run pulls one partition until ctx ends. work is the context of the handlers.
-func (p *pool) run(ctx, work context.Context, lane artifact.Lane, part int) {
-	name := signConsumer(p.client.cfg.Harbor, lane, part)
-	open := func(ctx context.Context) (jetstream.Consumer, error) { return p.open(ctx, name, lane, part) }
-	parking := make(chan struct{}, maxParkedOfOne)
-	p.client.keepPulling(ctx, name, open, func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
-		p.take(pulling, work, lane, parking, consumer, msg)
+// run pulls from one source until ctx ends. work is the context of the handlers.
+func (p *pool) run(ctx, work context.Context, from source) {
+	want := jetstream.ConsumerConfig{}
+	from.apply(&want)
+	l := &line{lane: from.lane, parking: make(chan struct{}, maxParkedOfOne), pace: newPace(heldPerSecond)}
+	p.client.keepPulling(ctx, pump{
+		name: want.Name,
+		open: func(ctx context.Context) (jetstream.Consumer, error) { return p.open(ctx, from, want) },
+		gate: p.cfg.Gate,
+		take: func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
+			p.take(pulling, work, l, consumer, msg)
+		},
 	})
 }
 
-// open binds to the partition's consumer, and creates it again if somebody deleted it.
-func (p *pool) open(ctx context.Context, name string, lane artifact.Lane, part int) (jetstream.Consumer, error) {
-	consumer, err := p.client.js.Consumer(ctx, streamSign, name)
+// line is what the requests of one source share.
+type line struct {
+	lane    artifact.Lane
+	parking chan struct{} // holds one for each request that is parked
+	pace    *pace         // of requests that are held
+}
+
+// open binds to the consumer of a source, and creates it again if somebody deleted it.
+func (p *pool) open(ctx context.Context, from source, want jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	consumer, err := p.client.js.Consumer(ctx, from.stream, want.Name)
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return consumer, err
 	}
-	handle, err := p.client.js.Stream(ctx, streamSign)
+	handle, err := p.client.js.Stream(ctx, from.stream)
 	if err != nil {
 		return nil, err
 	}
 	if isNewer(handle.CachedInfo().Config.Metadata) {
-		return nil, fmt.Errorf("consumer %s does not exist, and the stream is of a newer version", name)
+		return nil, fmt.Errorf("consumer %s does not exist, and the stream is of a newer version", want.Name)
 	}
-	want := jetstream.ConsumerConfig{}
-	p.client.applySignConsumer(lane, part)(&want)
-	return p.client.js.CreateOrUpdateConsumer(ctx, streamSign, want)
+	return p.client.js.CreateOrUpdateConsumer(ctx, from.stream, want)
 }
 
-// take waits for a slot and starts a handler, or gives the request back when pulling ends before. A request whose project
-// is at its cap is parked, so that those behind it are not held up. The server is told that the request is worked on from
-// here on.
-func (p *pool) take(
-	pulling, work context.Context, lane artifact.Lane, parking chan struct{}, consumer jetstream.Consumer, msg jetstream.Msg,
-) {
-	d, err := p.client.newDelivery(msg, lane, consumer.CachedInfo().Config.AckWait)
+// take waits for a slot and starts a handler, or gives the request back when pulling ends before or it is not to be done now.
+// A request whose project may not have a slot yet is parked, so that those behind it are not held up. The server is told that
+// the request is worked on from here on.
+func (p *pool) take(pulling, work context.Context, l *line, consumer jetstream.Consumer, msg jetstream.Msg) {
+	d, err := p.client.newDelivery(msg, l.lane, consumer.CachedInfo().Config.AckWait)
 	if err != nil {
 		p.client.log.Error().Err(err).Str("subject", msg.Subject()).Msg("message of the queue has no metadata")
 		return
 	}
 	if d.Attempts() > 1 {
-		p.client.metrics.redeliveries.WithLabelValues(string(lane)).Inc()
+		p.client.metrics.redeliveries.WithLabelValues(string(l.lane)).Inc()
 	}
 	d.keepAlive()
 	if pulling.Err() != nil {
@@ -137,18 +177,19 @@ func (p *pool) take(
 		d.end()
 		return
 	}
-	if !p.decode(work, d) {
+	if !p.decode(work, d) || p.hold(work, l, d) {
 		d.end()
 		return
 	}
-	waiting := p.client.metrics.waiting.WithLabelValues(string(lane))
+	waiting := p.client.metrics.waiting.WithLabelValues(string(l.lane))
 	waiting.Inc()
-	c := p.slots.enter(lane, d.request.Ref.Project())
+	c := p.slots.enter(l.lane, d.request.Ref.Project())
+	waited := !isGranted(c)
 	select {
 	case <-c.granted:
 	case <-pulling.Done():
 	case <-c.passed:
-		if p.park(work, d, c, parking) {
+		if p.park(work, l, d, c) {
 			return
 		}
 	}
@@ -159,10 +200,18 @@ func (p *pool) take(
 		d.end()
 		return
 	}
-	p.handlers.Go(func() {
-		defer p.slots.release(c)
-		p.handle(work, d)
-	})
+	p.handlers.Go(func() { p.begin(work, l, d, c, waited) })
+}
+
+// begin works on a request that has its slot. If it had to wait for it, what it needs may have gone meanwhile.
+func (p *pool) begin(work context.Context, l *line, d *Delivery, c *claim, waited bool) {
+	defer p.slots.release(c)
+	if waited && p.hold(work, l, d) {
+		d.end()
+		return
+	}
+	d.slots, d.claim = p.slots, c
+	p.handle(work, d)
 }
 
 // await waits for the slot of a claim, and gives the claim up if done comes first.
@@ -176,18 +225,18 @@ func (p *pool) await(done <-chan struct{}, c *claim) (granted bool) {
 	}
 }
 
-// park lets a request wait for its slot aside, if there is room.
-func (p *pool) park(work context.Context, d *Delivery, c *claim, parking chan struct{}) bool {
+// park lets a request wait for its slot without holding up others, if there is room.
+func (p *pool) park(work context.Context, l *line, d *Delivery, c *claim) bool {
 	if !tryEnter(p.parking) {
 		return false
 	}
-	if !tryEnter(parking) {
+	if !tryEnter(l.parking) {
 		<-p.parking
 		return false
 	}
 	p.handlers.Go(func() {
 		granted := p.await(p.stopped, c)
-		<-parking
+		<-l.parking
 		<-p.parking
 		p.client.metrics.waiting.WithLabelValues(string(d.lane)).Dec()
 		if !granted {
@@ -195,8 +244,7 @@ func (p *pool) park(work context.Context, d *Delivery, c *claim, parking chan st
 			d.end()
 			return
 		}
-		defer p.slots.release(c)
-		p.handle(work, d)
+		p.begin(work, l, d, c, true)
 	})
 	return true
 }

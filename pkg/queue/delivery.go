@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,6 +40,9 @@ type Delivery struct {
 	ackWait  time.Duration
 	stopped  chan struct{} // closed when no more signs of life are to be sent
 	done     sync.WaitGroup
+	slots    *slots      // where claim holds a slot; nil without one
+	claim    *claim      // set before the handler is called
+	away     atomic.Bool // whether it has stepped aside
 
 	mu      sync.Mutex
 	verdict verdict // guarded by mu
@@ -52,6 +56,16 @@ func (d *Delivery) Request() artifact.Request { return d.request }
 // before a handler saw them count.
 func (d *Delivery) Attempts() uint64 { return d.metadata.NumDelivered }
 
+// Tries is how often the request was handed out since it was last given back by Gate or Hold of the [ConsumeConfig], as far as
+// this program knows: at least 1, and [Delivery.Attempts] for one that never was. Whoever judges failures goes by it: what was
+// held has not failed. It is forgotten when this program restarts, and other programs do not know of it.
+func (d *Delivery) Tries() uint64 {
+	if held := d.client.holds.get(d.key()); held < d.Attempts() {
+		return d.Attempts() - held
+	}
+	return 1
+}
+
 // FirstSeen is when the request was stored, by the server's clock.
 func (d *Delivery) FirstSeen() time.Time { return d.metadata.Timestamp }
 
@@ -62,11 +76,15 @@ func (d *Delivery) FirstSeen() time.Time { return d.metadata.Timestamp }
 // it nothing is left to do. An error leaves open whether the server got it: Done may be called again, and a handler that
 // returns instead gets the request again, if it is still there.
 func (d *Delivery) Done(ctx context.Context) error {
-	return d.decide("done", func() error {
+	err := d.decide("done", func() error {
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		return d.msg.DoubleAck(ctx)
 	})
+	if err == nil {
+		d.client.holds.remove(d.key())
+	}
+	return err
 }
 
 // Retry gives the request back, to be handed out again after the delay; at once if it is 0. Until then it holds no slot,

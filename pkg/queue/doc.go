@@ -1,5 +1,5 @@
-// Package queue is the adapter to NATS JetStream: the ledger of what happened, the work queue of requests, the dead
-// letters, the ticks of recurring work and how far it has come, the signatures that are about to be attached, and the
+// Package queue is the adapter to NATS JetStream: the ledger of what happened, the work queues of requests and of log entries
+// that are owed, the dead letters, the ticks of recurring work and how far it has come, the signatures that are about to be attached, and the
 // policies of projects. Beside JetStream, it lets programs ask each other and count each other. It is the only package that
 // knows NATS, as a client and as the embedded server.
 //
@@ -16,7 +16,9 @@
 //     ends with those that are stored, whatever happened to the connection or the server meanwhile.
 //   - A project with a cap never has more requests in work in one program, and holds up nobody else while it waits, as
 //     long as no more than a thousand of its requests wait in front of them in their partition.
-//   - Of all signatures that [Client.Keep] was given for one digest, format and key within two hours, it gives out one.
+//   - A request that steps aside ([Delivery.Aside]) holds no slot and keeps its deadline; there are never more requests in
+//     work than slots and places aside, and none of them waits for ever for another one.
+//   - Of all signatures that [Client.Keep] was given for one digest, format, key and stage within two hours, it gives out one.
 //
 // It assumes that NATS accepts its account and rights, that all programs of an installation use the same harbor name, and
 // that the number of partitions never changes: it is part of the key by which duplicates are found.
@@ -31,6 +33,7 @@ package queue
 // The streams. Their names and subjects are the same for every installation; the harbor is a token of the subject.
 const (
 	streamSign   = "SIGN"
+	streamDebt   = "DEBT"
 	streamLedger = "LEDGER"
 	streamDead   = "DEAD"
 	streamScan   = "SCAN"

@@ -15,8 +15,59 @@ import (
 // Slots gives tests the semaphore of Consume.
 type Slots = slots
 
+// Claim is one that waits for a slot.
+type Claim = claim
+
 // NewSlots makes a semaphore.
-func NewSlots(total int, capOf func(project string) int) *Slots { return newSlots(total, capOf) }
+func NewSlots(total int, capOf func(project string) int) *Slots { return newSlots(total, 1, capOf) }
+
+// NewSlotsAside makes a semaphore with places aside.
+func NewSlotsAside(total, places int, capOf func(project string) int) *Slots {
+	return newSlots(total, places, capOf)
+}
+
+// Enter is enter; the channel is closed when the slot is given.
+func (s *slots) Enter(lane artifact.Lane, project string) (c *Claim, granted <-chan struct{}) {
+	c = s.enter(lane, project)
+	return c, c.granted
+}
+
+// Leave is leave.
+func (s *slots) Leave(c *Claim) { s.leave(c) }
+
+// Release is release.
+func (s *slots) Release(c *Claim) { s.release(c) }
+
+// AskForPlace is askForPlace.
+func (s *slots) AskForPlace(c *Claim) <-chan struct{} { return s.askForPlace(c) }
+
+// AskForSlot is askForSlot.
+func (s *slots) AskForSlot(c *Claim) <-chan struct{} { return s.askForSlot(c) }
+
+// Withdraw is withdraw.
+func (s *slots) Withdraw(c *Claim) bool { return s.withdraw(c) }
+
+// StepAside is stepAside.
+func (s *slots) StepAside(ctx context.Context, c *Claim) error { return s.stepAside(ctx, c) }
+
+// Aside is the number of places that are taken.
+func (s *slots) Aside() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.aside
+}
+
+// BulkLimit is how many slots bulk may hold.
+func (s *slots) BulkLimit() int { return s.bulkLimit }
+
+// Pace spreads what comes too fast.
+type Pace = pace
+
+// NewPace makes one.
+func NewPace(perSecond float64) *Pace { return newPace(perSecond) }
+
+// Next is next.
+func (p *pace) Next(now time.Time) time.Duration { return p.next(now) }
 
 // Acquire is acquire.
 func (s *slots) Acquire(ctx context.Context, lane artifact.Lane, project string) (release func(), err error) {
@@ -34,7 +85,7 @@ func (s *slots) Acquire(ctx context.Context, lane artifact.Lane, project string)
 func (s *slots) Held() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.held[artifact.Live] + s.held[artifact.Bulk]
+	return s.taken()
 }
 
 // OnVolume lets the store of a server lie on a volume of a size.

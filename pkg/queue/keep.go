@@ -30,9 +30,12 @@ type kept struct {
 	Signature artifact.Signature `json:"signature"`
 }
 
-// Keep stores the finished bytes of a signature before they are attached, and gives the signature that counts: s if it is
-// the first one of its reference, format and key, and the one that was kept before otherwise. All who ask within two hours
-// of the first get the same bytes. When Keep has returned them, they are stored as durably as everything else here.
+// Keep stores a signature before it is attached, and gives the signature that counts: s if it is the first one of its
+// reference, format, key and stage, and the one that was kept before otherwise. All who ask within two hours of the first get
+// the same. When Keep has returned it, it is stored as durably as everything else here.
+//
+// The stages are kept each for itself: the bytes alone, with a timestamp, with a log entry, with both. Of a later stage the
+// bytes may be others than those that were kept alone, if those have expired meanwhile.
 //
 // What is there but cannot be read, because it is damaged or of a newer version, is replaced by s and logged: it would
 // stop the work on its digest until it expires. A newer program may have been given the other bytes before.
@@ -91,7 +94,7 @@ func encodeKept(harbor string, ref artifact.Ref, s artifact.Signature) (subject 
 	if len(data) > maxKept {
 		return "", nil, fault.Newf(fault.Permanent, fault.TooLarge, "it has %d bytes, at most %d are allowed", len(data), maxKept)
 	}
-	return KeptSubject(harbor, ref, s.Format, s.KeyID), data, nil
+	return KeptSubject(harbor, ref, s), data, nil
 }
 
 func validateKept(ref artifact.Ref, s artifact.Signature) error {
@@ -130,8 +133,8 @@ func decodeKept(data []byte, ref artifact.Ref, s artifact.Signature) (artifact.S
 	if err := json.Unmarshal(data, &k); err != nil {
 		return artifact.Signature{}, fmt.Errorf("decoding it: %w", err)
 	}
-	if k.Ref != ref || k.Signature.Format != s.Format || k.Signature.KeyID != s.KeyID {
-		return artifact.Signature{}, errors.New("it is for another reference, format or key")
+	if k.Ref != ref || k.Signature.Format != s.Format || k.Signature.KeyID != s.KeyID || stageOf(k.Signature) != stageOf(s) {
+		return artifact.Signature{}, errors.New("it is for another reference, format, key or stage")
 	}
 	return k.Signature, validateKept(k.Ref, k.Signature)
 }

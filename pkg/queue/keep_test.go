@@ -93,7 +93,7 @@ func TestKeepAgreesOverGarbage(t *testing.T) {
 }
 
 func keptSubject(r artifact.Ref) string {
-	return queue.KeptSubject("default", r, artifact.Bundle, keyID(1))
+	return queue.KeptSubject("default", r, artifact.Signature{Format: artifact.Bundle, KeyID: keyID(1)})
 }
 
 // agree lets all clients keep a signature for the same digest at once, in each round for another one.

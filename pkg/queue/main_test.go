@@ -104,6 +104,11 @@ type held struct {
 // consume starts a consumer and stops it at the end of the test. Without a handler in cfg, deliveries go to the test.
 func consume(t *testing.T, c *queue.Client, cfg queue.ConsumeConfig) *consumer {
 	t.Helper()
+	return startConsumer(t, c.Consume, cfg)
+}
+
+func startConsumer(t *testing.T, run func(context.Context, queue.ConsumeConfig) error, cfg queue.ConsumeConfig) *consumer {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &consumer{
 		deliveries: make(chan held, 1000), stop: cancel, release: make(chan struct{}), stopped: make(chan struct{}),
@@ -121,7 +126,7 @@ func consume(t *testing.T, c *queue.Client, cfg queue.ConsumeConfig) *consumer {
 	}
 	go func() {
 		defer close(k.stopped)
-		if err := c.Consume(ctx, cfg); err != nil {
+		if err := run(ctx, cfg); err != nil {
 			t.Errorf("Consume = %v", err)
 		}
 	}()

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
 )
 
 type metrics struct {
@@ -12,10 +14,13 @@ type metrics struct {
 	redeliveries   *prometheus.CounterVec   // lane
 	inFlight       *prometheus.GaugeVec     // lane
 	waiting        *prometheus.GaugeVec     // lane
+	aside          *prometheus.GaugeVec     // lane
+	held           *prometheus.CounterVec   // lane
 	ackErrors      *prometheus.CounterVec   // action
 	undecodable    *prometheus.CounterVec   // stream
 	reconnects     prometheus.Counter
 	connected      prometheus.Gauge
+	usage          *usageCollector
 }
 
 // newMetrics registers the metrics of one client; nil registers nothing.
@@ -38,17 +43,24 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		redeliveries:  counter("redeliveries_total", "Requests that were handed out before.", "lane"),
 		inFlight:      gauge("in_flight", "Requests that hold a slot.", "lane"),
 		waiting:       gauge("waiting_for_slot", "Requests that were received and wait for a slot.", "lane"),
+		aside:         gauge("aside", "Requests in work that hold no slot, because they wait for something outside.", "lane"),
+		held:          counter("held_total", "Requests that were given back before they were worked on, because what they need is not there.", "lane"),
 		ackErrors:     counter("ack_errors_total", "Acknowledgements that could not be sent or were not confirmed.", "action"),
 		undecodable:   counter("undecodable_total", "Deliveries of messages that are malformed or of a newer version.", "stream"),
 		reconnects:    reconnects.WithLabelValues(),
 		connected:     connected.WithLabelValues(),
+		usage:         newUsageCollector(),
+	}
+	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk, artifact.Debt} {
+		m.aside.WithLabelValues(string(lane))
+		m.held.WithLabelValues(string(lane))
 	}
 	if reg == nil {
 		return m, nil
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.publishSeconds, m.publishErrors, m.redeliveries, m.inFlight, m.waiting, m.ackErrors, m.undecodable, reconnects, connected,
+		m.publishSeconds, m.publishErrors, m.redeliveries, m.inFlight, m.waiting, m.aside, m.held, m.ackErrors, m.undecodable, reconnects, connected, m.usage,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,22 +25,29 @@ const (
 // could come straight back to this program.
 type takeFunc func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg)
 
+// pump is how messages are pulled from one consumer.
+type pump struct {
+	name string
+	open func(ctx context.Context) (jetstream.Consumer, error)
+	// gate waits until another message may be asked for; nil never does.
+	gate func(ctx context.Context) error
+	take takeFunc
+}
+
 // keepPulling hands the messages of a consumer to take, one at a time, until ctx ends. Whatever breaks, it opens the
 // consumer again.
-func (c *Client) keepPulling(
-	ctx context.Context, name string, open func(context.Context) (jetstream.Consumer, error), take takeFunc,
-) {
+func (c *Client) keepPulling(ctx context.Context, from pump) {
 	retry := newBackoff()
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := c.pullOnce(ctx, open, take)
+		err := c.pullOnce(ctx, from)
 		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(started) > retry.limit {
 			retry.reset()
 		}
-		c.log.Warn().Err(err).Str("consumer", name).Msg("pulling was interrupted, trying again")
+		c.log.Warn().Err(err).Str("consumer", from.name).Msg("pulling was interrupted, trying again")
 		if retry.wait(ctx) != nil {
 			return
 		}
@@ -48,12 +56,10 @@ func (c *Client) keepPulling(
 
 // pullOnce pulls until ctx ends or something breaks. After ctx has ended, what the server had sent before is handed over
 // as well, so that it can be given back.
-func (c *Client) pullOnce(
-	ctx context.Context, open func(context.Context) (jetstream.Consumer, error), take takeFunc,
-) error {
+func (c *Client) pullOnce(ctx context.Context, from pump) error {
 	opening, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	consumer, err := open(opening)
+	consumer, err := from.open(opening)
 	if err != nil {
 		return err
 	}
@@ -75,6 +81,12 @@ func (c *Client) pullOnce(
 	})
 	defer stop()
 	for {
+		if from.gate != nil {
+			// When ctx has ended, what the server had sent before is still to be taken.
+			if err := from.gate(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("asking whether to pull: %w", err)
+			}
+		}
 		msg, err := messages.Next(jetstream.NextMaxWait(pullSettles))
 		if errors.Is(err, nats.ErrTimeout) {
 			msg, err = messages.Next()
@@ -82,6 +94,6 @@ func (c *Client) pullOnce(
 		if err != nil {
 			return err
 		}
-		take(pulling, consumer, msg)
+		from.take(pulling, consumer, msg)
 	}
 }

@@ -78,7 +78,8 @@ func isReason(reason fault.Reason) bool {
 		fault.ForeignOrigin, fault.TooLarge, fault.TooManyChildren, fault.TooDeep, fault.DigestMismatch, fault.Malformed,
 		fault.NewerVersion, fault.PolicyUnreadable, fault.QueueFull, fault.QueueUnavailable, fault.KeyUnavailable,
 		fault.VerificationFailed, fault.TooOld, fault.BlobUnknown, fault.ConcurrentWriter, fault.StorageUnavailable,
-		fault.UnsupportedManifest, fault.UnsupportedFormat, fault.Paused:
+		fault.UnsupportedManifest, fault.UnsupportedFormat, fault.Paused, fault.LogUnavailable, fault.ProofInvalid,
+		fault.TimestampMissing, fault.IdentityMissing, fault.Unverifiable, fault.DependencyDown:
 		return true
 	default:
 		return false

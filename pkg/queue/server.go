@@ -67,6 +67,7 @@ type Server struct {
 	nats     *server.Server
 	lock     *lockFile
 	log      *serverLog
+	storeDir string
 	user     string // of connections from this process
 	password string
 	stop     func() error // stops the server and releases the store, once
@@ -76,7 +77,7 @@ type Server struct {
 //
 // A second process on the same store gets an error that says that exactly one receiver may run on it.
 func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
-	s := &Server{log: newServerLog(cfg.Logger), user: "in-process", password: rand.Text()}
+	s := &Server{log: newServerLog(cfg.Logger), storeDir: cfg.StoreDir, user: "in-process", password: rand.Text()}
 	opts, err := s.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the embedded server: %w", err)
@@ -232,6 +233,14 @@ func (s *Server) Storage() (used, limit int64, err error) {
 		return 0, 0, fmt.Errorf("asking the embedded server for its storage: %w", err)
 	}
 	return int64(info.Store), info.Config.MaxStore, nil //nolint:gosec // bytes on a disk fit into 63 bits
+}
+
+// Disk gives the bytes that are free on the volume of the store, and its size; 0 where the system does not tell.
+func (s *Server) Disk() (free, size int64, err error) {
+	if free, size, err = volumeRoom(s.storeDir); err != nil {
+		return 0, 0, fmt.Errorf("asking for the volume of %s: %w", s.storeDir, err)
+	}
+	return free, size, nil
 }
 
 // Shutdown stops the server, waits until everything is on disk, at most until ctx ends, and releases the store. Clients

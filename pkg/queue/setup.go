@@ -12,12 +12,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
-	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-// Setup creates what is missing in NATS and updates what differs: the seven streams and the consumers of this harbor's
-// partitions. It is idempotent, and several programs may call it at once. While JetStream is not ready, it tries again
+// Setup creates what is missing in NATS and updates what differs: the eight streams and the consumers of this harbor's
+// partitions and debts. It is idempotent, and several programs may call it at once. While JetStream is not ready, it tries again
 // until ctx ends.
 //
 // What a newer program created is left alone and used as it is. Setup only adds safety: it never reduces replicas and
@@ -29,10 +28,10 @@ func (c *Client) Setup(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("setting up stream %s: %w", s.name, err)
 		}
-		if s.name != streamSign || isNewer(handle.CachedInfo().Config.Metadata) {
+		if len(s.consumers) == 0 || isNewer(handle.CachedInfo().Config.Metadata) {
 			continue
 		}
-		if err := c.ensureSignConsumers(ctx, handle); err != nil {
+		if err := c.ensureConsumers(ctx, handle, s); err != nil {
 			return fmt.Errorf("setting up the consumers of stream %s: %w", s.name, err)
 		}
 	}
@@ -71,9 +70,9 @@ func (c *Client) ensureStream(ctx context.Context, s stream) (jetstream.Stream, 
 	return handle, err
 }
 
-// ensureSignConsumers asks for all consumers at once and touches only what differs: on a cluster each change costs up to
+// ensureConsumers asks for all consumers at once and touches only what differs: on a cluster each change costs up to
 // 200 ms, and many at once fail.
-func (c *Client) ensureSignConsumers(ctx context.Context, handle jetstream.Stream) error {
+func (c *Client) ensureConsumers(ctx context.Context, handle jetstream.Stream, s stream) error {
 	have := map[string]jetstream.ConsumerConfig{}
 	err := c.untilReady(ctx, func(ctx context.Context) error {
 		clear(have)
@@ -86,12 +85,12 @@ func (c *Client) ensureSignConsumers(ctx context.Context, handle jetstream.Strea
 	if err != nil {
 		return err
 	}
-	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
-		for part := range Partitions {
-			existing, found := have[signConsumer(c.cfg.Harbor, lane, part)]
-			if err := c.ensureConsumer(ctx, streamSign, existing, found, c.applySignConsumer(lane, part)); err != nil {
-				return err
-			}
+	for _, apply := range s.consumers {
+		named := jetstream.ConsumerConfig{}
+		apply(&named)
+		existing, found := have[named.Name]
+		if err := c.ensureConsumer(ctx, s.name, existing, found, apply); err != nil {
+			return err
 		}
 	}
 	return nil

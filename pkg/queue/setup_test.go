@@ -41,6 +41,7 @@ func TestSetupCreatesWhatFactsAskFor(t *testing.T) {
 	}
 	for name, want := range map[string]settings{
 		"SIGN":          {jetstream.WorkQueuePolicy, 1, jetstream.DiscardNew, true, 0, -1, -1, false, jetstream.NoCompression},
+		"DEBT":          {jetstream.WorkQueuePolicy, 1, jetstream.DiscardNew, true, 0, -1, -1, false, jetstream.NoCompression},
 		"LEDGER":        {jetstream.LimitsPolicy, -1, jetstream.DiscardNew, false, 400 * 24 * time.Hour, -1, -1, true, jetstream.S2Compression},
 		"DEAD":          {jetstream.LimitsPolicy, 1, jetstream.DiscardOld, false, 0, -1, -1, false, jetstream.NoCompression},
 		"SCAN":          {jetstream.LimitsPolicy, 1, jetstream.DiscardNew, true, 48 * time.Hour, -1, -1, false, jetstream.NoCompression},
@@ -57,21 +58,23 @@ func TestSetupCreatesWhatFactsAskFor(t *testing.T) {
 			t.Errorf("%s: got %+v, storage %s, metadata %v; want %+v", name, got, c.Storage, c.Metadata, want)
 		}
 	}
-	sign, err := js.Stream(t.Context(), "SIGN")
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := 0
-	for info := range sign.ListConsumers(t.Context()).Info() {
-		count++
-		c := info.Config
-		if c.AckPolicy != jetstream.AckExplicitPolicy || c.MaxDeliver != -1 || c.MaxAckPending != -1 || c.AckWait != time.Minute ||
-			len(c.BackOff) != 0 || c.InactiveThreshold != 0 {
-			t.Errorf("consumer %s: %+v", info.Name, c)
+	for name, want := range map[string]int{"SIGN": 2 * queue.Partitions, "DEBT": 1} {
+		handle, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if want := 2 * queue.Partitions; count != want {
-		t.Errorf("%d consumers, want %d", count, want)
+		count := 0
+		for info := range handle.ListConsumers(t.Context()).Info() {
+			count++
+			c := info.Config
+			if c.AckPolicy != jetstream.AckExplicitPolicy || c.MaxDeliver != -1 || c.MaxAckPending != -1 || c.AckWait != time.Minute ||
+				len(c.BackOff) != 0 || c.InactiveThreshold != 0 {
+				t.Errorf("consumer %s: %+v", info.Name, c)
+			}
+		}
+		if count != want {
+			t.Errorf("%s has %d consumers, want %d", name, count, want)
+		}
 	}
 }
 

@@ -16,40 +16,54 @@ const reservedShare = 8
 // slots bounds how many requests are worked on at once, over all partitions, and of each project. Within a lane, who came
 // first is served first, unless its project is at its cap: then it is passed over. While both lanes wait for a slot that
 // they may take, bulk gets one of five grants.
+//
+// Who holds a slot may step aside, into one of a bounded number of places, and come back later: before those of its lane
+// that have not begun. It keeps its place until it has a slot again, so that there are never more requests in work than
+// slots and places. Who has not begun is passed over as well while its project is one that steps aside and there would be no
+// place. See [slots.swap] for why nobody waits for ever.
 type slots struct {
-	total, bulkLimit int
-	capOf            func(project string) int // 0 is no cap
+	total, bulkLimit, places int
+	capOf                    func(project string) int // 0 is no cap
 
 	mu        sync.Mutex
 	held      map[artifact.Lane]int        // guarded by mu
-	working   map[string]int               // guarded by mu; slots held by project, over both lanes
-	waiting   map[artifact.Lane]*list.List // guarded by mu; of *claim, oldest first
+	working   map[string]int               // guarded by mu; slots held by project, over all lanes
+	waiting   map[artifact.Lane]*list.List // guarded by mu; of *claim that never had a slot, oldest first
 	liveInRow int                          // guarded by mu; grants to live in a row while bulk waited
+
+	aside     int                          // guarded by mu; places that are taken
+	leaving   *list.List                   // guarded by mu; of *claim that hold a slot and wait for a place, oldest first
+	returning map[artifact.Lane]*list.List // guarded by mu; of *claim that hold a place and wait for a slot, oldest first
+	steps     map[string]int               // guarded by mu; by project: see stepsFor
 }
 
-// claim is one request that waits for a slot.
+// claim is one request that waits for a slot, has one, or has stepped aside.
 type claim struct {
 	lane    artifact.Lane
 	project string
 	granted chan struct{} // closed when the slot is given
 	passed  chan struct{} // closed when it was passed over for the first time
 	seen    bool          // whether passed is closed; guarded by the mutex of the slots
-	place   *list.Element // guarded by the mutex of the slots
+	entry   *list.Element // where it waits; guarded by the mutex of the slots
+	moved   chan struct{} // closed when the place or the slot is given that it waits for; replaced under the mutex of the slots
+	stepped bool          // whether it has stepped aside; guarded by the mutex of the slots
 }
 
-// newSlots makes slots; capOf may be nil. It is called under a lock.
-func newSlots(total int, capOf func(project string) int) *slots {
+// newSlots makes slots and places; capOf may be nil. It is called under a lock.
+func newSlots(total, places int, capOf func(project string) int) *slots {
 	if capOf == nil {
 		capOf = func(string) int { return 0 }
 	}
-	return &slots{
-		total:     total,
-		bulkLimit: total - total/reservedShare,
-		capOf:     capOf,
-		held:      map[artifact.Lane]int{},
-		working:   map[string]int{},
-		waiting:   map[artifact.Lane]*list.List{artifact.Live: list.New(), artifact.Bulk: list.New()},
+	s := &slots{
+		total: total, bulkLimit: total - total/reservedShare, places: places, capOf: capOf,
+		held: map[artifact.Lane]int{}, working: map[string]int{},
+		waiting: map[artifact.Lane]*list.List{}, leaving: list.New(), returning: map[artifact.Lane]*list.List{},
+		steps: map[string]int{},
 	}
+	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk, artifact.Debt} {
+		s.waiting[lane], s.returning[lane] = list.New(), list.New()
+	}
+	return s
 }
 
 // enter begins to wait for a slot. Whoever enters must either get the slot and release it, or leave.
@@ -57,7 +71,7 @@ func (s *slots) enter(lane artifact.Lane, project string) *claim {
 	c := &claim{lane: lane, project: project, granted: make(chan struct{}), passed: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.place = s.waiting[lane].PushBack(c)
+	c.entry = s.waiting[lane].PushBack(c)
 	s.grant()
 	return c
 }
@@ -70,7 +84,7 @@ func (s *slots) leave(c *claim) {
 	case <-c.granted:
 		s.free(c)
 	default:
-		s.waiting[c.lane].Remove(c.place)
+		s.waiting[c.lane].Remove(c.entry)
 	}
 	s.grant()
 }
@@ -79,8 +93,22 @@ func (s *slots) leave(c *claim) {
 func (s *slots) release(c *claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !c.stepped {
+		s.steps[c.project] = max(0, s.steps[c.project]-1)
+	}
 	s.free(c)
 	s.grant()
+}
+
+// taken is how many slots are held. s.mu is held.
+func (s *slots) taken() int {
+	return s.held[artifact.Live] + s.held[artifact.Bulk] + s.held[artifact.Debt]
+}
+
+// take gives a slot to a claim. s.mu is held.
+func (s *slots) take(c *claim) {
+	s.held[c.lane]++
+	s.working[c.project]++
 }
 
 // free takes a slot from a claim. s.mu is held.
@@ -91,17 +119,40 @@ func (s *slots) free(c *claim) {
 	}
 }
 
-// grant gives free slots to those who wait. s.mu is held.
+// grant gives slots and places to those who wait, until nobody can be given any. Each step ends a wait. s.mu is held.
 func (s *slots) grant() {
-	for s.held[artifact.Live]+s.held[artifact.Bulk] < s.total {
-		c := s.next()
-		if c == nil {
-			return
-		}
-		s.waiting[c.lane].Remove(c.place)
-		s.held[c.lane]++
-		s.working[c.project]++
-		close(c.granted)
+	for s.giveSlot() || s.givePlace() || s.swap() {
+	}
+}
+
+// giveSlot gives a free slot to whose turn it is. s.mu is held.
+func (s *slots) giveSlot() bool {
+	if s.taken() >= s.total {
+		return false
+	}
+	c := s.next()
+	if c == nil {
+		return false
+	}
+	s.take(c)
+	if isGranted(c) {
+		s.returning[c.lane].Remove(c.entry)
+		s.aside--
+		close(c.moved)
+		return true
+	}
+	s.waiting[c.lane].Remove(c.entry)
+	close(c.granted)
+	return true
+}
+
+// isGranted says whether a claim has had a slot.
+func isGranted(c *claim) bool {
+	select {
+	case <-c.granted:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -119,8 +170,10 @@ func (s *slots) next() *claim {
 	case bulk != nil:
 		s.liveInRow = 0
 		return bulk
-	default:
+	case live != nil:
 		return live
+	default:
+		return s.first(artifact.Debt) // which shares its slots with nobody
 	}
 }
 
@@ -134,19 +187,28 @@ func (s *slots) mayWork(project string) bool {
 	return limit <= 0 || working < limit
 }
 
-// first gives the oldest claim of a lane whose project may have another slot, nil if there is none. s.mu is held.
+// first gives the oldest claim of a lane whose project may have another slot, nil if there is none. Those that come back go
+// before those that have not begun. s.mu is held.
 func (s *slots) first(lane artifact.Lane) *claim {
 	full := map[string]bool{} // so that each project is asked for once, however many of its requests wait
-	for place := s.waiting[lane].Front(); place != nil; place = place.Next() {
-		c := place.Value.(*claim) //nolint:errcheck // the lists hold nothing else
-		if !full[c.project] && s.mayWork(c.project) {
-			return c
-		}
-		full[c.project] = true
-		if !c.seen {
-			c.seen = true
-			close(c.passed)
+	for _, queue := range []*list.List{s.returning[lane], s.waiting[lane]} {
+		for entry := queue.Front(); entry != nil; entry = entry.Next() {
+			c := claimOf(entry)
+			begun := queue == s.returning[lane]
+			if !full[c.project] && s.mayWork(c.project) && (begun || s.mayBegin(c.project)) {
+				return c
+			}
+			full[c.project] = true
+			if !begun && !c.seen {
+				c.seen = true
+				close(c.passed)
+			}
 		}
 	}
 	return nil
+}
+
+// claimOf gives the claim in a list.
+func claimOf(entry *list.Element) *claim {
+	return entry.Value.(*claim) //nolint:errcheck,forcetypeassert // the lists hold nothing else
 }

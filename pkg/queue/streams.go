@@ -15,17 +15,26 @@ import (
 type stream struct {
 	name  string
 	apply func(*jetstream.StreamConfig)
+	// consumers are those that are there from the beginning.
+	consumers []func(*jetstream.ConsumerConfig)
 }
 
 func (c *Client) streams() []stream {
+	var sign []func(*jetstream.ConsumerConfig)
+	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
+		for part := range Partitions {
+			sign = append(sign, c.applySignConsumer(lane, part))
+		}
+	}
 	return []stream{
-		{streamSign, c.applySign},
-		{streamLedger, c.applyLedger},
-		{streamDead, c.applyDead},
-		{streamScan, c.applyScan},
-		{streamKept, c.applyKept},
-		{streamPolicy, c.applyPolicy},
-		{streamSweep, c.applySweep},
+		{streamSign, c.applySign, sign},
+		{streamDebt, c.applyDebt, []func(*jetstream.ConsumerConfig){c.applyDebtConsumer}},
+		{streamLedger, c.applyLedger, nil},
+		{streamDead, c.applyDead, nil},
+		{streamScan, c.applyScan, nil},
+		{streamKept, c.applyKept, nil},
+		{streamPolicy, c.applyPolicy, nil},
+		{streamSweep, c.applySweep, nil},
 	}
 }
 
@@ -42,6 +51,16 @@ func (c *Client) applyCommon(cfg *jetstream.StreamConfig, subject string) {
 func (c *Client) applySign(cfg *jetstream.StreamConfig) {
 	c.applyCommon(cfg, "sign.>")
 	cfg.Description = "requests to sign a digest, one per digest and lane"
+	cfg.Retention = jetstream.WorkQueuePolicy
+	cfg.MaxMsgsPerSubject = 1
+	cfg.Discard = jetstream.DiscardNew
+	cfg.DiscardNewPerSubject = true
+}
+
+// applyDebt is like applySign.
+func (c *Client) applyDebt(cfg *jetstream.StreamConfig) {
+	c.applyCommon(cfg, "debt.>")
+	cfg.Description = "signatures whose entry in a transparency log is still to be made, one per digest"
 	cfg.Retention = jetstream.WorkQueuePolicy
 	cfg.MaxMsgsPerSubject = 1
 	cfg.Discard = jetstream.DiscardNew
@@ -160,6 +179,14 @@ func (c *Client) applySignConsumer(lane artifact.Lane, part int) func(*jetstream
 	return func(cfg *jetstream.ConsumerConfig) {
 		c.applyConsumer(cfg, signConsumer(c.cfg.Harbor, lane, part), signFilter(c.cfg.Harbor, lane, part), -1)
 	}
+}
+
+// debtConsumer names the durable of all debts of a harbor.
+func debtConsumer(harbor string) string { return "debt-" + harbor }
+
+// applyDebtConsumer is like applySignConsumer, for all debts: nobody waits for one of them.
+func (c *Client) applyDebtConsumer(cfg *jetstream.ConsumerConfig) {
+	c.applyConsumer(cfg, debtConsumer(c.cfg.Harbor), debtFilter(c.cfg.Harbor), -1)
 }
 
 // applyScanConsumer makes the server hand out so many ticks at once, over all programs.

@@ -61,10 +61,12 @@ func (c *Client) ConsumeTicks(
 		return fmt.Errorf("consuming ticks: %d at once, want at least 1", atOnce)
 	}
 	open := func(ctx context.Context) (jetstream.Consumer, error) { return c.openTicks(ctx, kind, atOnce) }
-	c.keepPulling(ctx, scanConsumer(c.cfg.Harbor, kind), open,
-		func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
+	c.keepPulling(ctx, pump{
+		name: scanConsumer(c.cfg.Harbor, kind), open: open,
+		take: func(pulling context.Context, consumer jetstream.Consumer, msg jetstream.Msg) {
 			c.handleTick(ctx, pulling, consumer, msg, handle)
-		})
+		},
+	})
 	return nil
 }
 

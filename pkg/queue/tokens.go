@@ -85,6 +85,19 @@ func signFilter(harbor string, lane artifact.Lane, part int) string {
 	return fmt.Sprintf("sign.v1.%s.%s.%d.>", harbor, lane, part)
 }
 
+// laneFilter is the subject filter of a whole lane.
+func laneFilter(harbor string, lane artifact.Lane) string {
+	return "sign.v1." + harbor + "." + string(lane) + ".>"
+}
+
+// DebtSubject is where a debt is published: debt.v1.<harbor>.<base32 of project>.<hash of the reference>.
+func DebtSubject(harbor string, ref artifact.Ref) string {
+	return strings.Join([]string{"debt.v1", harbor, EncodeToken(ref.Project()), refToken(ref)}, ".")
+}
+
+// debtFilter is the subject filter of the consumer of debts.
+func debtFilter(harbor string) string { return "debt.v1." + harbor + ".>" }
+
 // LedgerSubject is where an event is published: ledger.v1.<harbor>.<kind>.<base32 of project>.<hash of the reference>. In
 // events about a project, or about all ("-"), the last token is the event's own: its id where that is one of
 // [artifact.EventID], else a hash of it.
@@ -134,15 +147,15 @@ func DeadSubject(harbor string, ref artifact.Ref) string {
 	return strings.Join([]string{"dead.v1", harbor, EncodeToken(ref.Project()), refToken(ref)}, ".")
 }
 
-// deadSubjectOf gives the place of the dead letter of an undecodable request from the subject that it came on, so that a
-// request and its dead letter share their last two tokens.
-func deadSubjectOf(harbor, signSubject string) string {
-	tokens := strings.Split(signSubject, ".")
-	if len(tokens) != 7 {
-		sum := sha256.Sum256([]byte(signSubject))
-		return "dead.v1." + harbor + ".-." + hex.EncodeToString(sum[:16])
+// deadSubjectOf gives the place of the dead letter of an undecodable request or debt from the subject that it came on, so that
+// it and its dead letter share their last two tokens.
+func deadSubjectOf(harbor, subject string) string {
+	tokens := strings.Split(subject, ".")
+	if last := len(tokens) - 1; tokens[0] == "sign" && last == 6 || tokens[0] == "debt" && last == 4 {
+		return "dead.v1." + harbor + "." + tokens[last-1] + "." + tokens[last]
 	}
-	return "dead.v1." + harbor + "." + tokens[5] + "." + tokens[6]
+	sum := sha256.Sum256([]byte(subject))
+	return "dead.v1." + harbor + ".-." + hex.EncodeToString(sum[:16])
 }
 
 // ScanSubject is where a tick is proposed: scan.v1.<harbor>.<kind>.<base32 of key>.<slot>.
@@ -151,11 +164,28 @@ func ScanSubject(harbor, kind, key string, slot int64) string {
 }
 
 // KeptSubject is where a signature is kept: $KV.SIGNATURES.v1.<harbor>.<base32 of project>.<hash of the
-// reference>.<format>.<key id>. What follows the bucket is a valid key of one.
-func KeptSubject(harbor string, ref artifact.Ref, format artifact.Format, keyID string) string {
-	return strings.Join([]string{
-		"$KV.SIGNATURES.v1", harbor, EncodeToken(ref.Project()), refToken(ref), string(format), keyID,
-	}, ".")
+// reference>.<format>.<key id>, and one token more if it has a timestamp (timestamped), a log entry (logged) or both
+// (logged-timestamped). What follows the bucket is a valid key of one.
+func KeptSubject(harbor string, ref artifact.Ref, s artifact.Signature) string {
+	tokens := []string{"$KV.SIGNATURES.v1", harbor, EncodeToken(ref.Project()), refToken(ref), string(s.Format), s.KeyID}
+	if stage := stageOf(s); stage != "" {
+		tokens = append(tokens, stage)
+	}
+	return strings.Join(tokens, ".")
+}
+
+// stageOf names what a signature has beside its bytes; empty for nothing.
+func stageOf(s artifact.Signature) string {
+	switch logged, stamped := s.Entry != nil, len(s.Timestamp) > 0; {
+	case logged && stamped:
+		return "logged-timestamped"
+	case logged:
+		return "logged"
+	case stamped:
+		return "timestamped"
+	default:
+		return ""
+	}
 }
 
 // parseScanSubject reads what ScanSubject wrote.

@@ -29,7 +29,7 @@ func (p *pool) decode(ctx context.Context, d *Delivery) bool {
 		return true
 	}
 	log := p.client.log.With().Err(err).Str("subject", d.msg.Subject()).Logger()
-	p.client.metrics.undecodable.WithLabelValues(streamSign).Inc()
+	p.client.metrics.undecodable.WithLabelValues(d.metadata.Stream).Inc()
 	if errors.Is(err, artifact.ErrNewerVersion) {
 		log.Warn().Dur("delay", newerDelay).Msg("request is of a newer version, giving it back for a newer program")
 		d.giveBack(ctx, newerDelay)

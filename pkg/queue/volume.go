@@ -33,9 +33,16 @@ func (cfg ServerConfig) checkVolume() error {
 
 // volumeSize gives the size of the volume of a folder, in bytes.
 func volumeSize(dir string) (int64, error) {
+	_, size, err := volumeRoom(dir)
+	return size, err
+}
+
+// volumeRoom gives what is free on the volume of a folder for who is not root, and its size, in bytes.
+func volumeRoom(dir string) (free, size int64, err error) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(dir, &stat); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(stat.Blocks) * int64(stat.Bsize), nil //nolint:gosec,unconvert // bytes of a disk fit into 63 bits; types differ between systems
+	block := int64(stat.Bsize)                                         //nolint:unconvert // types differ between systems
+	return int64(stat.Bavail) * block, int64(stat.Blocks) * block, nil //nolint:gosec // bytes of a disk fit into 63 bits
 }

@@ -26,6 +26,9 @@
 // starts over where the policy's decisions depend on indexes that were seen before (tags, backfill). Whatever is repeated
 // does no harm: requests are found to wait already, events have the same ids.
 //
+// A digest that is signed, and whose entry in a transparency log is still owed, is asked for among the debts at each full sweep:
+// a debt that was lost is found again. The projects of canaries are not swept.
+//
 // A digest whose check fails, or panics, is asked for, and the signer looks for itself. Only failures that may be an outage
 // end a sweep, after ten without an answer in between. Harbor's feed cannot be told from one that was switched off:
 // therefore a sixtieth of the projects is listed at each recent sweep as well, an hour back, and if a push comes to light

@@ -119,6 +119,11 @@ func (s *pass) inScope(ctx context.Context, l artifact.Listed, k artifact.Known,
 	}
 	if v.signed {
 		s.sum.Signed++
+		if d.Sign {
+			if err := s.collect(ctx, l, v.evidence, parent); err != nil {
+				return err
+			}
+		}
 		if k.State == isDead {
 			return s.r.cfg.Queue.ClearDead(ctx, l.Ref)
 		}

@@ -42,6 +42,11 @@ func (r *Reconciler) full(ctx context.Context, project string, slot int64) error
 		log.Info().Str("reason", string(admitted.Reason)).Msg("sweep skipped: the project's policy admits nothing")
 		return nil
 	}
+	if p.Canary {
+		r.metrics.ended(Full, skipped)
+		log.Debug().Msg("sweep skipped: the project's images are this service's own")
+		return nil
+	}
 	leave, free := r.enter(Full, project)
 	if !free {
 		return fault.After(pauseFor, fault.Unavailable, errors.New("this worker is at the project already"))

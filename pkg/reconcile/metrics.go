@@ -28,6 +28,7 @@ type metrics struct {
 	proposeErrors prometheus.Counter
 	removed       prometheus.Counter
 	missed        prometheus.Counter
+	debts         *prometheus.CounterVec
 	feed          prometheus.Gauge
 }
 
@@ -55,6 +56,10 @@ func newMetrics(reg prometheus.Registerer, r *Reconciler) *metrics {
 		missed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "harborseal_missed_pushes_total", Help: "Pushes that neither a webhook nor Harbor's feed has told of.",
 		}),
+		debts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_sweep_log_debts_total",
+			Help: "Signed manifests whose log entry full sweeps found to be owed, by outcome (noted, waiting: it was noted before).",
+		}, []string{"outcome"}),
 		feed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "harborseal_sweep_feed_available", Help: "1 if the last recent sweep of this replica used Harbor's feed of pushes, 0 if it listed the projects.",
 		}),
@@ -62,7 +67,7 @@ func newMetrics(reg prometheus.Registerer, r *Reconciler) *metrics {
 	if reg == nil {
 		return m
 	}
-	for _, c := range []prometheus.Collector{m.sweeps, m.manifests, m.seconds, m.lastSuccess, m.proposeErrors, m.removed, m.missed, m.feed} {
+	for _, c := range []prometheus.Collector{m.sweeps, m.manifests, m.seconds, m.lastSuccess, m.proposeErrors, m.removed, m.missed, m.debts, m.feed} {
 		reg.MustRegister(c)
 	}
 	reg.MustRegister(

@@ -30,6 +30,8 @@ type Harbor interface {
 // has an id, a tick that was proposed before is refused, even after its work is done. nil means that it is stored durably.
 type Queue interface {
 	Enqueue(ctx context.Context, request artifact.Request) (duplicate bool, err error)
+	// EnqueueDebt asks for the log entries that a signed manifest owes.
+	EnqueueDebt(ctx context.Context, request artifact.Request) (duplicate bool, err error)
 	Record(ctx context.Context, event artifact.Event) (seq uint64, err error)
 	// DeadSince says when the dead letter of ref was written; found is false if there is none.
 	DeadSince(ctx context.Context, ref artifact.Ref) (since time.Time, found bool, err error)
@@ -74,6 +76,8 @@ type Verifier interface {
 	// Sufficient says whether signatures that were verified before are all that the policy asks for now, without reading them.
 	// retired says that no active key made any of them.
 	Sufficient(ctx context.Context, p policy.Policy, evidence []artifact.Evidence) (ok, retired bool, err error)
+	// Owes gives the formats in which a log entry is still to be made for signatures that are enough, without reading them.
+	Owes(ctx context.Context, p policy.Policy, evidence []artifact.Evidence) ([]artifact.Format, error)
 	// Verify reads and checks the signatures of a manifest, and brings back what concurrent writers have overwritten. note is
 	// for people.
 	Verify(ctx context.Context, p policy.Policy, l artifact.Listed) (evidence []artifact.Evidence, note string, signed bool, err error)

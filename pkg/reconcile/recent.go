@@ -270,7 +270,7 @@ func (l *look) list(ctx context.Context, since map[string]time.Time, checks map[
 // admits says whether something is done for a project now. Where that cannot be read, the project is behind.
 func (l *look) admits(ctx context.Context, project string, since time.Time) bool {
 	if p, known := l.policies[project]; known {
-		return policy.Admit(p).Sign
+		return swept(p)
 	}
 	p, err := l.r.cfg.Policies.Policy(ctx, project)
 	if err != nil {
@@ -281,8 +281,12 @@ func (l *look) admits(ctx context.Context, project string, since time.Time) bool
 		return false
 	}
 	l.policies[project] = p
-	return policy.Admit(p).Sign
+	return swept(p)
 }
+
+// swept says whether sweeps look at a project at all. They leave the images of a canary alone: it tries whether a push is
+// signed without them.
+func swept(p policy.Policy) bool { return policy.Admit(p).Sign && !p.Canary }
 
 // beat saves a sign of life, unless the last one is younger than the given time.
 func (l *look) beat(ctx context.Context, least time.Duration) error {

@@ -22,6 +22,8 @@ type verdict struct {
 	// signed says that they are what the policy asks for, retired that only keys made them that sign no more, and none that
 	// not one counts.
 	signed, retired, none bool
+	// evidence is what is known of signatures that suffice.
+	evidence []artifact.Evidence
 }
 
 // lost says that signatures are missing that the ledger has, or that those that are there count no more.
@@ -81,7 +83,7 @@ func (s *pass) signed(ctx context.Context, l artifact.Listed, k artifact.Known) 
 	case err != nil:
 		return verdict{}, s.failed(ctx, l, err)
 	case recalled && sufficient:
-		return verdict{signed: true, retired: retired}, nil
+		return verdict{signed: true, retired: retired, evidence: k.Signatures}, nil
 	case recalled && retired && len(l.Signatures) == len(distinct(k.Signatures)):
 		// A new signature of the active key is all that is missing, and none of those that are there.
 		return verdict{retired: true}, nil
@@ -96,9 +98,9 @@ func (s *pass) signed(ctx context.Context, l artifact.Listed, k artifact.Known) 
 	}
 	_, retired, err = s.r.cfg.Verifier.Sufficient(ctx, s.policy, evidence)
 	if err != nil {
-		return verdict{signed: true}, nil //nolint:nilerr // it was verified just now; only whose key it is stays open
+		return verdict{signed: true, evidence: evidence}, nil //nolint:nilerr // it was verified just now; only whose key it is stays open
 	}
-	return verdict{signed: true, retired: retired}, nil
+	return verdict{signed: true, retired: retired, evidence: evidence}, nil
 }
 
 // recall says whether what the ledger knows of a check holds for what Harbor lists now, and whether it suffices.
@@ -177,6 +179,13 @@ func (s *pass) check(ctx context.Context, l artifact.Listed, k artifact.Known) (
 		Kind: artifact.Signed, Ref: l.Ref, How: artifact.Found, Signatures: evidence, Accessories: accessories, KeySet: keySet, Detail: note,
 		Format: evidence[0].Format, KeyID: evidence[0].KeyID, SignatureDigest: evidence[0].Digest,
 	}
+	owed, err := s.owes(ctx, l.Ref, evidence)
+	if err != nil {
+		return false, nil, s.failed(ctx, l, err)
+	}
+	if len(owed) > 0 {
+		event.LogOwed, event.AsOf = owed, s.reached
+	}
 	parts := []string{keySet}
 	for _, e := range evidence {
 		parts = append(parts, e.KeyID, e.Digest)
@@ -199,12 +208,19 @@ func (s *pass) failed(ctx context.Context, l artifact.Listed, err error) error {
 		s.unanswered = 0 // who goes on begins to count anew
 		return fmt.Errorf("%w: %w", errEnds, err)
 	}
-	s.about(l.Ref).Warn().Err(err).Msg("verifying failed: the signer is asked to look")
+	s.about(l.Ref).Warn().Err(err).Msg("checking a manifest failed: the sweep goes on")
 	return err
 }
 
 func sameEvidence(a, b []artifact.Evidence) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(e artifact.Evidence) bool { return !slices.Contains(b, e) })
+	same := func(e artifact.Evidence) func(artifact.Evidence) bool {
+		return func(other artifact.Evidence) bool {
+			at := e.TimestampedAt.Equal(other.TimestampedAt)
+			other.TimestampedAt = e.TimestampedAt
+			return at && e == other
+		}
+	}
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(e artifact.Evidence) bool { return !slices.ContainsFunc(b, same(e)) })
 }
 
 // distinct gives the digests of the manifests that carry signatures.

@@ -26,6 +26,20 @@ func (w *world) Sufficient(_ context.Context, p policy.Policy, evidence []artifa
 	}
 }
 
+// Owes asks for a log entry of each signature where the policy lets it come later.
+func (w *world) Owes(_ context.Context, p policy.Policy, evidence []artifact.Evidence) ([]artifact.Format, error) {
+	if w.owesErr != nil {
+		return nil, w.owesErr()
+	}
+	var owed []artifact.Format
+	for _, e := range evidence {
+		if p.Terms.Transparency == policy.TransparencyDeferred && e.Log == "" {
+			owed = append(owed, e.Format)
+		}
+	}
+	return owed, nil
+}
+
 func (w *world) Verify(_ context.Context, p policy.Policy, l artifact.Listed) ([]artifact.Evidence, string, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -37,7 +51,7 @@ func (w *world) Verify(_ context.Context, p policy.Policy, l artifact.Listed) ([
 	}
 	for _, digest := range l.Signatures {
 		if key := w.keys[digest]; w.counts(p, key) {
-			return []artifact.Evidence{{Format: artifact.Legacy, KeyID: key, Digest: digest}}, "", true, nil
+			return []artifact.Evidence{{Format: artifact.Legacy, KeyID: key, Digest: digest, Log: w.logged[digest], TimestampedAt: w.stamped}}, "", true, nil
 		}
 	}
 	return nil, "", false, nil

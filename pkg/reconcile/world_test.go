@@ -60,6 +60,8 @@ type world struct {
 	projects   map[string]int64 // by name; the id
 	population []artifact.Listed
 	keys       map[string]string       // who made the signature manifest of a digest
+	logged     map[string]string       // the log that has an entry of it
+	stamped    time.Time               // of all signatures
 	tags       map[artifact.Ref]string // where the signatures' tag is; the first listed one if it is missing here
 	feed       []artifact.Pushed
 	noFeed     bool
@@ -69,6 +71,7 @@ type world struct {
 	seq     uint64
 	events  []artifact.Event
 	waiting map[artifact.Ref]artifact.Request
+	debts   map[artifact.Ref]artifact.Request
 	dead    map[artifact.Ref]time.Time
 	ticks   map[string][]int64 // accepted proposals, by kind and key
 	saved   map[string]saved
@@ -79,6 +82,8 @@ type world struct {
 	requests                                             map[string]int // to Harbor, by what
 	verified                                             int
 	harborErr, memoryErr, queueErr, feedErr, artifactErr error
+	owesErr                                              func() error
+	debtErr                                              error
 	policyErr                                            map[string]error
 	listErr                                              map[string]error
 	verifyErr                                            func(artifact.Ref) error
@@ -94,8 +99,8 @@ type saved struct {
 
 func newWorld() *world {
 	return &world{
-		projects: map[string]int64{"demo": 7}, keys: map[string]string{}, tags: map[artifact.Ref]string{}, pageSize: 2,
-		waiting: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]time.Time{}, ticks: map[string][]int64{}, saved: map[string]saved{},
+		projects: map[string]int64{"demo": 7}, keys: map[string]string{}, logged: map[string]string{}, tags: map[artifact.Ref]string{}, pageSize: 2,
+		waiting: map[artifact.Ref]artifact.Request{}, debts: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]time.Time{}, ticks: map[string][]int64{}, saved: map[string]saved{},
 		policies: map[string]policy.Policy{"demo": {Project: "demo", Mode: policy.ModeSign, Manager: policy.ByAPI, Revision: "1"}},
 		keySet:   "keys-1", requests: map[string]int{}, policyErr: map[string]error{}, listErr: map[string]error{},
 	}
@@ -242,6 +247,22 @@ func (w *world) Enqueue(_ context.Context, r artifact.Request) (bool, error) {
 		return true, nil
 	}
 	w.waiting[r.Ref] = r
+	return false, nil
+}
+
+func (w *world) EnqueueDebt(_ context.Context, r artifact.Request) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := cmp.Or(w.queueErr, w.debtErr); err != nil {
+		return false, err
+	}
+	if _, err := artifact.EncodeRequest(r); err != nil {
+		return false, err
+	}
+	if _, found := w.debts[r.Ref]; found {
+		return true, nil
+	}
+	w.debts[r.Ref] = r
 	return false, nil
 }
 

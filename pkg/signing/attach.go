@@ -21,31 +21,54 @@ func (s *Service) sign(ctx context.Context, j *job, subject artifact.Manifest, o
 		return outcome{}, err
 	}
 	j.asOf = s.reached(ctx)
+	if out, err = s.fulfil(ctx, j, subject, need, out); err != nil {
+		return outcome{}, err
+	}
+	if out.standsIn {
+		need = need.Only(artifact.Bundle)
+	}
+	out.owed = need.owed(out.signatures)
+	return out, nil
+}
+
+// fulfil makes what is missing.
+func (s *Service) fulfil(ctx context.Context, j *job, subject artifact.Manifest, need Requirement, out outcome) (outcome, error) {
 	verdict, err := s.look(ctx, j, need)
 	if err != nil {
 		return outcome{}, fmt.Errorf("looking for signatures: %w", err)
 	}
-	failpoint.Hit(failpoint.SigningAfterLookup)
+	j.hit(failpoint.SigningAfterLookup)
 	out.kind, out.how, out.signatures = artifact.Signed, artifact.Found, verdict.Signatures
 	if verdict.LockedBy != "" {
-		out.note = standIn(s.cfg.Legacy, j.request.Ref, verdict.LockedBy)
+		out.standsIn, out.note = true, standIn(s.cfg.Legacy, j.request.Ref, verdict.LockedBy)
+	}
+	out.lost = slices.ContainsFunc(verdict.Missing, func(format artifact.Format) bool {
+		waits := format == artifact.Bundle && len(need.Formats) > 1 // until it is logged, where that may come later
+		return !waits && !holds(verdict.imperfect, format)
+	})
+	missing, err := s.missing(ctx, j, subject, need, verdict)
+	if err != nil {
+		return outcome{}, err
 	}
 	var failed error
-	for _, format := range verdict.Missing {
-		made, err := s.attach(ctx, j, attachment{subject: subject, need: need.Only(format), format: format, tag: verdict.Tag})
+	for _, a := range missing {
+		made, err := s.attach(ctx, j, a)
 		if err != nil && fault.Of(err).Reason == fault.Immutable {
-			if out, err = s.locked(ctx, j, subject, need, out, err); err == nil && out.note != "" {
+			if out, err = s.locked(ctx, j, subject, need, out, err); err == nil && out.standsIn {
 				failed = nil
 				break // a bundle stands in for all that is missing
 			}
-		} else if err == nil {
-			out.how, out.signatures = artifact.Made, replace(out.signatures, format, made)
+		} else if err == nil && !a.extra {
+			out.how, out.signatures = artifact.Made, replace(out.signatures, a.format, made)
 		}
 		if err != nil && !fault.Is(err, fault.Permanent) {
 			return outcome{}, err
 		}
 		if failed == nil {
 			failed = err // for good, such as garbage under the tag: no reason to do without the other format
+		}
+		if err != nil && a.first {
+			break // but where it comes first for the other's sake
 		}
 	}
 	if failed != nil {
@@ -69,11 +92,16 @@ func (s *Service) look(ctx context.Context, j *job, need Requirement) (Verdict, 
 		return Verdict{}, err
 	}
 	j.unsigned = !verdict.Signed()
-	if verdict.Tag == nil || s.cfg.Keys.Deterministic(need.Key) || !slices.Contains(verdict.Missing, artifact.Legacy) {
+	if verdict.Tag == nil || s.cfg.Keys.Deterministic(need.Key) || !slices.Contains(verdict.Missing, artifact.Legacy) || holds(verdict.imperfect, artifact.Legacy) {
 		return verdict, nil
 	}
 	// What keeps the tag as it is will be said when a signature is put there.
 	return restore(ctx, s.cfg.Verifier, s.cfg.Merger, j.request.Ref, need, verdict)
+}
+
+// holds says whether there is evidence in a format.
+func holds(all []artifact.Evidence, format artifact.Format) bool {
+	return slices.ContainsFunc(all, func(e artifact.Evidence) bool { return e.Format == format })
 }
 
 // locked is for a subject whose legacy tag an immutability rule locks, as a refused put has told. Harbor refuses to put even
@@ -100,25 +128,30 @@ func (s *Service) locked(ctx context.Context, j *job, subject artifact.Manifest,
 		return out, fault.Newf(fault.Permanent, fault.Immutable,
 			"%w (%s); exclude sha256-*.sig from the rule, or upgrade Harbor %.32q to 2.15 or later, where a bundle needs no tag", cause, rule, version)
 	}
-	out.note = standIn(s.cfg.Legacy, ref, rule)
+	out.standsIn, out.note = true, standIn(s.cfg.Legacy, ref, rule)
 	need = need.Only(artifact.Bundle)
 	if verdict, err = s.cfg.Verifier.Verify(ctx, ref, need); err != nil {
 		return out, fmt.Errorf("looking for a bundle: %w", err)
 	}
 	out.signatures = verdict.Signatures
-	if !verdict.Signed() {
+	missing, err := s.missing(ctx, j, subject, need, verdict)
+	for _, a := range missing {
 		out.how = artifact.Made
-		out.signatures, err = s.attach(ctx, j, attachment{subject: subject, need: need, format: artifact.Bundle})
+		out.signatures, err = s.attach(ctx, j, a)
 	}
 	return out, err
 }
 
-// attachment is a signature to be made.
+// attachment is a signature to be made or completed, and attached.
 type attachment struct {
 	subject artifact.Manifest
 	need    Requirement
 	format  artifact.Format
 	tag     *artifact.Manifest // what stands under the legacy tag; nil if nothing
+	// imperfect are the signatures, of all formats, that are to be completed before another one is made.
+	imperfect []artifact.Evidence
+	// first says that nothing else may be attached unless this one was, extra that the policy does not ask for it.
+	first, extra bool
 }
 
 // attach signs ref in one format, puts the signature beside those that are there, and reads it back. The error is a
@@ -130,15 +163,24 @@ type attachment struct {
 // finds.
 func (s *Service) attach(ctx context.Context, j *job, a attachment) ([]artifact.Evidence, error) {
 	ref := j.request.Ref
-	signature, err := s.signature(ctx, j, a)
+	signature, found, err := s.signature(ctx, j, a)
 	if err != nil {
 		return nil, err
+	}
+	if signature, err = s.finished(ctx, j, a, signature, found); err != nil {
+		return nil, err
+	}
+	if j.waited && a.format == artifact.Legacy {
+		// Others had seconds to write.
+		if a.tag, err = readTag(ctx, s.cfg.Registry, s.cfg.Legacy, ref); err != nil {
+			return nil, err
+		}
 	}
 	m, err := s.put(ctx, j, a, signature)
 	if err != nil {
 		return nil, err
 	}
-	failpoint.Hit(failpoint.SigningAfterAttach)
+	j.hit(failpoint.SigningAfterAttach)
 
 	verdict, err := s.cfg.Verifier.Verify(ctx, ref, a.need)
 	if err != nil {
@@ -150,39 +192,48 @@ func (s *Service) attach(ctx context.Context, j *job, a attachment) ([]artifact.
 		}
 		return nil, fault.Newf(fault.Transient, fault.VerificationFailed, "the signature that was just attached (%s) does not verify", a.format)
 	}
-	failpoint.Hit(failpoint.SigningAfterVerify)
+	j.hit(failpoint.SigningAfterVerify)
 	s.metrics.signatures.WithLabelValues(string(a.format)).Inc()
 	return verdict.Signatures, nil
 }
 
-// signature makes a signature and keeps it, or gives the one that another attempt has kept. What a policy that changed stops
-// is the key: what is signed already is attached.
-func (s *Service) signature(ctx context.Context, j *job, a attachment) (artifact.Signature, error) {
+// signature gives the signature that is there and lacks something. If there is none it makes one and keeps it, or gives the
+// one that another attempt has kept. What a policy that changed stops is the key: what is signed already is attached.
+func (s *Service) signature(ctx context.Context, j *job, a attachment) (signature artifact.Signature, found bool, err error) {
 	ref := j.request.Ref
 	claim := s.cfg.Verifier.Claim(ref, a.need)
 	if err := s.decideAgain(ctx, j); err != nil {
-		return artifact.Signature{}, err
+		return artifact.Signature{}, false, err
+	}
+	if signature, found, err = s.held(ctx, j, a); err != nil || found {
+		return signature, found, err
 	}
 	made, err := s.cfg.Keys.Sign(ctx, a.need.Key, a.format, claim)
 	if err != nil {
-		return artifact.Signature{}, fmt.Errorf("signing: %w", err)
+		return artifact.Signature{}, false, fmt.Errorf("signing: %w", err)
 	}
-	failpoint.Hit(failpoint.SigningAfterSign)
+	j.hit(failpoint.SigningAfterSign)
+	if s.cfg.Keys.Keyless(a.need.Key) {
+		return made, false, nil // it is worth nothing later without what proves its time, and is kept with that
+	}
 	kept, err := s.cfg.Queue.Keep(ctx, ref, made)
 	if err != nil {
-		return artifact.Signature{}, fmt.Errorf("keeping the signature: %w", err)
+		return artifact.Signature{}, false, fmt.Errorf("keeping the signature: %w", err)
 	}
-	failpoint.Hit(failpoint.SigningAfterKeep)
+	j.hit(failpoint.SigningAfterKeep)
 	if bytes.Equal(kept.Bytes, made.Bytes) && bytes.Equal(kept.Payload, made.Payload) {
-		return made, nil // the common case: the read-back will verify it
+		return made, false, nil // the common case: the read-back will verify it
+	}
+	if kept.PublicKey == nil {
+		kept.PublicKey = made.PublicKey // an older program kept none; Valid says whether it is this one
 	}
 	if kept.Format != made.Format || kept.KeyID != made.KeyID || !s.cfg.Keys.Valid(kept, claim) {
 		// Whoever wrote that is no signer. It is not believed, and holds nobody up.
 		s.cfg.Logger.Error().Str("project", ref.Project()).Str("repository", ref.Repository()).Str("digest", ref.Digest()).
 			Str("format", string(made.Format)).Msg("the kept signature does not verify: it is not used")
-		return made, nil
+		return made, false, nil
 	}
-	return kept, nil
+	return s.cfg.Keys.Proven(kept), false, nil
 }
 
 // put writes the manifest that carries the signature.
@@ -195,7 +246,7 @@ func (s *Service) put(ctx context.Context, j *job, a attachment, signature artif
 		}
 		// A registry knows no compare-and-swap: what somebody else puts under the tag between the look at it and this put is
 		// overwritten. The watch brings it back.
-		if err := s.push(ctx, ref, s.cfg.Legacy.Tag(ref.Digest()), m, blobs); err != nil {
+		if err := s.push(ctx, j, s.cfg.Legacy.Tag(ref.Digest()), m, blobs); err != nil {
 			return m, err
 		}
 		if s.cfg.Watch != nil {
@@ -209,7 +260,7 @@ func (s *Service) put(ctx context.Context, j *job, a attachment, signature artif
 	if err != nil {
 		return m, fmt.Errorf("writing the bundle: %w", err)
 	}
-	if err := s.push(ctx, ref, m.Digest, m, blobs); err != nil {
+	if err := s.push(ctx, j, m.Digest, m, blobs); err != nil {
 		return m, err
 	}
 	return m, s.recognise(ctx, j, a, m, blobs)
@@ -218,7 +269,7 @@ func (s *Service) put(ctx context.Context, j *job, a attachment, signature artif
 // recognise verifies a bundle from the bytes that the registry has just taken under their digest, so that the read-back
 // needs nothing but to find that digest listed.
 func (s *Service) recognise(ctx context.Context, j *job, a attachment, m artifact.Manifest, blobs []artifact.Blob) error {
-	_, err := s.cfg.Verifier.learn(ctx, m, s.cfg.Verifier.Claim(j.request.Ref, a.need), func(_ context.Context, digest string) ([]byte, error) {
+	_, _, err := s.cfg.Verifier.learn(ctx, m, s.cfg.Verifier.Claim(j.request.Ref, a.need), func(_ context.Context, digest string) ([]byte, error) {
 		for _, b := range blobs {
 			if b.Digest == digest {
 				return b.Raw, nil
@@ -232,11 +283,12 @@ func (s *Service) recognise(ctx context.Context, j *job, a attachment, m artifac
 // push uploads the blobs and puts the manifest. The constant configuration, if this process put it into the repository
 // before, is left out at first: that saves two requests. It is a guess and never believed: if the registry misses a blob,
 // all are uploaded and the manifest is put again.
-func (s *Service) push(ctx context.Context, ref artifact.Ref, reference string, m artifact.Manifest, blobs []artifact.Blob) error {
+func (s *Service) push(ctx context.Context, j *job, reference string, m artifact.Manifest, blobs []artifact.Blob) error {
+	ref := j.request.Ref
 	if err := s.pushBlobs(ctx, ref, blobs, s.isThere); err != nil {
 		return err
 	}
-	failpoint.Hit(failpoint.SigningAfterPayload)
+	j.hit(failpoint.SigningAfterPayload)
 	err := s.cfg.Registry.PutManifest(ctx, ref.Repository(), reference, m)
 	if err != nil && fault.Of(err).Reason == fault.BlobUnknown {
 		if err := s.pushBlobs(ctx, ref, blobs, func(string, artifact.Blob) bool { return false }); err != nil {

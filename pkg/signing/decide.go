@@ -166,6 +166,11 @@ func (s *Service) overtaken(ctx context.Context, j *job, out outcome) (bool, err
 	if out.reason == "" || out.reason == policy.IsAccessory {
 		return false, nil
 	}
+	return s.policyChanged(ctx, j)
+}
+
+// policyChanged says whether the policy is another one than the attempt's.
+func (s *Service) policyChanged(ctx context.Context, j *job) (bool, error) {
 	fresh, err := s.cfg.Policies.Fresh(ctx, j.request.Ref.Project())
 	if err != nil {
 		return false, fault.Newf(fault.Transient, fault.PolicyUnreadable, "reading the policy again: %w", err)

@@ -33,11 +33,12 @@ const requeueTimeout = 5 * time.Second
 // leastAttempts is how often a request is tried at least, however old it is: it may have waited while no signer ran.
 const leastAttempts = 10
 
-// finish records the outcome and removes the request from the queue.
+// finish records the outcome, puts the debt into the queue if there is one, and removes the request from the queue.
 //
 // A crash before the record: the next attempt finds the same outcome and records it. Between record and acknowledgement:
-// the next attempt records an event with the same id, of which the ledger keeps the first. After it: all is done, but
-// that a push which came in meanwhile is looked for; a sweep finds what is missed by that.
+// the next attempt records an event with the same id, of which the ledger keeps the first, and the debt once more, which is a
+// duplicate if it is there. After it: all is done, but that a push which came in meanwhile is looked for; a sweep finds what is
+// missed by that.
 func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
 	if err := s.record(ctx, s.event(j, out)); err != nil {
 		return fmt.Errorf("recording the outcome: %w", err)
@@ -48,6 +49,12 @@ func (s *Service) finish(ctx context.Context, j *job, out outcome) error {
 		if err := s.cfg.Queue.ClearDead(ctx, j.request.Ref); err != nil {
 			return fmt.Errorf("removing the dead letter: %w", err)
 		}
+	}
+	if len(out.owed) > 0 {
+		if err := s.enqueueDebt(ctx, j); err != nil {
+			return err
+		}
+		failpoint.Hit(failpoint.SigningAfterDebt)
 	}
 	err := j.delivery.Done(ctx)
 	failpoint.Hit(failpoint.SigningAfterAck)
@@ -69,16 +76,26 @@ func (s *Service) event(j *job, out outcome) artifact.Event {
 	e := s.newEvent(j, out.kind, string(out.reason))
 	e.MediaType, e.Detail = out.mediaType, out.note
 	if out.kind == artifact.Signed {
-		e.How, e.Signatures = out.how, out.signatures
-		first := out.signatures[0]
-		e.Format, e.KeyID, e.SignatureDigest = first.Format, first.KeyID, first.Digest
-		parts := []string{e.CorrelationID}
-		for _, s := range out.signatures {
-			parts = append(parts, s.KeyID, s.Digest)
-		}
+		e.How = out.how
+		parts := append([]string{e.CorrelationID}, name(&e, out.signatures)...)
 		e.ID = artifact.EventID(e.Kind, e.Ref, parts...)
+		if len(out.owed) > 0 {
+			e.LogOwed, e.AsOf = out.owed, max(j.asOf, 1) // 0 would stand for the moment of the record
+		}
 	}
 	return e
+}
+
+// name puts the signatures into an event, and gives what makes them a fact.
+func name(e *artifact.Event, signatures []artifact.Evidence) (parts []string) {
+	e.Signatures = signatures
+	for i, s := range signatures {
+		if i == 0 {
+			e.Format, e.KeyID, e.SignatureDigest = s.Format, s.KeyID, s.Digest
+		}
+		parts = append(parts, s.KeyID, s.Digest)
+	}
+	return parts
 }
 
 func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.Event {
@@ -158,7 +175,7 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 	if j.recorded {
 		f.Kind = fault.Transient // what is left is the queue's: a digest that is recorded as signed is not given up
 	}
-	tooOld := !j.recorded && f.Kind != fault.Permanent && age > s.cfg.MaxAge && j.delivery.Attempts() >= leastAttempts
+	tooOld := !j.recorded && f.Kind != fault.Permanent && !ofTheLog(f.Reason) && age > s.cfg.MaxAge && j.delivery.Tries() >= leastAttempts
 	log := s.cfg.Logger.With().
 		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
 		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", j.delivery.Attempts()).
@@ -197,7 +214,7 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 // postpone lets a request wait until signing is resumed, however long that takes: it is no failure of the digest.
 func (s *Service) postpone(ctx context.Context, j *job, f fault.Error, log zerolog.Logger) {
 	wait := max(f.RetryAfter, leastPause)
-	delay := wait - rand.N(wait/2) //nolint:gosec // spreads load, keeps no secret
+	delay := wait - jitter(wait/2)
 	s.metrics.failed(artifact.Failed, f)
 	s.postponed.put(j.request.Ref, j.delivery.Attempts())
 	log.Debug().Err(f.Err).Dur("delay_ms", delay).Msg("signing is paused: the request waits")
@@ -219,6 +236,17 @@ func (s *Service) age(j *job) time.Duration {
 // while its database does not answer: its token service then gives a token for nobody.
 func ofTheAccount(reason fault.Reason) bool {
 	return reason == fault.Unauthorized || reason == fault.Denied || reason == fault.PullPolicy
+}
+
+// ofTheLog says whether a failure is about a log, or about what else makes a signature better: then all that ask for it wait,
+// however long it is away, and are signed when it is back.
+func ofTheLog(reason fault.Reason) bool {
+	switch reason {
+	case fault.LogUnavailable, fault.ProofInvalid, fault.TimestampMissing, fault.IdentityMissing, fault.DependencyDown:
+		return true
+	default:
+		return false
+	}
 }
 
 // bury records the end in the ledger and hands the request to the dead letters. A crash between the two repeats both:
@@ -252,13 +280,13 @@ func (s *Service) recordFailure(ctx context.Context, j *job, f fault.Error, caus
 }
 
 // failures is how many attempts have failed, with this one. Those that met a pause are no failures, as far as this process has
-// seen them.
+// seen them, and neither are those that the queue gave back because something that they need was down.
 func (s *Service) failures(j *job) uint64 {
 	attempts := j.delivery.Attempts()
 	if met, found := s.postponed.get(j.request.Ref); found && met < attempts {
-		return attempts - met
+		attempts -= met
 	}
-	return attempts
+	return min(attempts, j.delivery.Tries())
 }
 
 // delay is how long a failed request waits: what the other side asked for, but at least an exponential delay with up to
@@ -268,6 +296,10 @@ func (s *Service) delay(attempts uint64, f fault.Error) time.Duration {
 	if doublings := max(attempts, 1) - 1; doublings < 9 {
 		exponential = min(firstDelay<<doublings, lastDelay)
 	}
-	jitter := rand.N(exponential / 2) //nolint:gosec // spreads load, keeps no secret
-	return max(exponential-jitter, min(f.RetryAfter, time.Hour))
+	return max(exponential-jitter(exponential/2), min(f.RetryAfter, time.Hour))
+}
+
+// jitter gives a part of d by chance.
+func jitter(d time.Duration) time.Duration {
+	return rand.N(d) //nolint:gosec // spreads load, keeps no secret
 }

@@ -14,7 +14,15 @@ type metrics struct {
 	failures   *prometheus.CounterVec
 	signatures *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
+	timestamps *prometheus.CounterVec
+	debts      *prometheus.CounterVec
 }
+
+// What became of asking for a timestamp.
+const (
+	stampMade   = "made"
+	stampMissed = "missed"
+)
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -31,9 +39,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "harborseal_signing_attempt_seconds", Help: "Time from delivery to acknowledgement of an attempt that ended its request.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 15),
 		}, []string{"outcome"}),
+		timestamps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_signing_timestamps_total", Help: "Timestamps that were asked for, by result (made, missed); where they are optional, what is missed is not asked for again.",
+		}, []string{"result"}),
+		debts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_signing_log_debts_settled_total", Help: "Log entries that were owed and are not any more, by reason: none if the entry was made.",
+		}, []string{"reason"}),
 	}
 	if reg != nil {
-		for _, c := range []prometheus.Collector{m.outcomes, m.failures, m.signatures, m.seconds} {
+		for _, c := range []prometheus.Collector{m.outcomes, m.failures, m.signatures, m.seconds, m.timestamps, m.debts} {
 			reg.MustRegister(c)
 		}
 	}

@@ -41,6 +41,7 @@ type parts struct {
 	bundles  *sigstore.Bundles
 	verifier *signing.Verifier
 	merger   *signing.Merger
+	now      func() time.Time // nil for the clock of this machine
 }
 
 func newParts(t *testing.T, w *world) parts {
@@ -49,13 +50,19 @@ func newParts(t *testing.T, w *world) parts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring := newRing(t, sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key})
+	ring := newTrustedRing(t, w.trust(), sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key})
 	return partsOf(t, w, w, ring, ring)
 }
 
+// newRing gives one that trusts no log.
 func newRing(t *testing.T, named ...sigstore.NamedKey) *sigstore.Keyring {
 	t.Helper()
-	ring, err := sigstore.NewKeyring(named)
+	return newTrustedRing(t, sigstore.Trust{}, named...)
+}
+
+func newTrustedRing(t *testing.T, trust sigstore.Trust, named ...sigstore.NamedKey) *sigstore.Keyring {
+	t.Helper()
+	ring, err := sigstore.NewKeyring(named, trust)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +73,14 @@ func newRing(t *testing.T, named ...sigstore.NamedKey) *sigstore.Keyring {
 func partsOf(t *testing.T, w *world, registry signing.Registry, ring *sigstore.Keyring, k signing.Keys) parts {
 	t.Helper()
 	p := parts{ring: ring, keys: k, legacy: sigstore.NewLegacy(ring), bundles: sigstore.NewBundles(ring)}
+	cfg := signing.VerifierConfig{
+		Registry: registry, Keys: k, Legacy: p.legacy, Bundles: p.bundles, Harbor: w, PublicHost: host, Timestamps: w.stamps != nil,
+	}
+	if w.logs != nil {
+		cfg.Logs = w.logs
+	}
 	var err error
-	if p.verifier, err = signing.NewVerifier(signing.VerifierConfig{
-		Registry: registry, Keys: k, Legacy: p.legacy, Bundles: p.bundles, Harbor: w, PublicHost: host,
-	}); err != nil {
+	if p.verifier, err = signing.NewVerifier(cfg); err != nil {
 		t.Fatal(err)
 	}
 	if p.merger, err = signing.NewMerger(registry, p.legacy); err != nil {
@@ -88,7 +99,13 @@ func newService(t *testing.T, w *world, change ...func(*signing.Config)) (*signi
 func (p parts) service(t *testing.T, w *world, change ...func(*signing.Config)) (*signing.Service, *signing.Verifier) {
 	t.Helper()
 	cfg := signing.Config{
-		Registry: w, Keys: p.keys, Legacy: p.legacy, Bundles: p.bundles, Verifier: p.verifier, Merger: p.merger, Harbor: w, Queue: w, Policies: w, Logger: zerolog.Nop(),
+		Registry: w, Keys: p.keys, Legacy: p.legacy, Bundles: p.bundles, Verifier: p.verifier, Merger: p.merger, Harbor: w, Queue: w, Policies: w, Logger: zerolog.Nop(), Now: p.now,
+	}
+	if w.logs != nil {
+		cfg.Logs = w.logs
+	}
+	if w.stamps != nil {
+		cfg.Timestamps = w.stamps
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -31,8 +31,12 @@ type Keys interface {
 	// is none that signs by this name: that is no fault of the digest. It is permanent if the claim cannot be signed.
 	Sign(ctx context.Context, key string, format artifact.Format, claim artifact.Claim) (artifact.Signature, error)
 	// Valid checks a signature: it verifies with a key that is known and not revoked, over a payload that makes this claim.
-	// Annotations do not matter.
+	// Annotations, and what is beside the signature, do not matter.
 	Valid(s artifact.Signature, claim artifact.Claim) bool
+	// Proven gives s with its log entry and timestamp as far as they verify, and are about it.
+	Proven(s artifact.Signature) artifact.Signature
+	// Keyless says whether the key of this name is an identity, whose certificates live for minutes.
+	Keyless(key string) bool
 	// Accepts says whether signatures of the key with this id count where the key of this name signs.
 	Accepts(key, keyID string) bool
 	// Deterministic says whether the key of this name makes the same signature of the same claim each time.
@@ -54,13 +58,14 @@ type LegacyFormat interface {
 	// Candidate says whether a referrer may be a manifest that holds, or held, signatures under the tag: others are not read.
 	Candidate(d artifact.Descriptor) bool
 	// Append adds s to what existing holds, which stays as it is; nil stands for nothing. The blobs are those that the
-	// manifest needs and the registry may lack. If existing holds s already, m equals it.
+	// manifest needs and the registry may lack. If existing holds the same signature without a log entry or a timestamp that
+	// s has, it gets them; if it lacks nothing, m equals existing.
 	Append(existing *artifact.Manifest, s artifact.Signature) (m artifact.Manifest, blobs []artifact.Blob, err error)
 	// Merge adds what the other manifests hold and current lacks; nil stands for nothing. Its result depends on the set of
 	// the others alone. If there is nothing to add, it equals current. What carries no signatures is passed over.
 	Merge(current *artifact.Manifest, others []artifact.Manifest) (artifact.Manifest, error)
-	// Verify gives the signatures in m that are valid for the claim and by a key that is accepted, by its id. A failing fetch
-	// is an error unless one was found without it.
+	// Verify gives the signatures in m that are valid for the claim and by a key that is accepted, by its id, with log entry
+	// and timestamp as far as they are proven. A failing fetch is an error unless one was found without it.
 	Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, accepts func(keyID string) bool, fetch Fetch) ([]artifact.Signature, error)
 }
 
@@ -71,8 +76,30 @@ type BundleFormat interface {
 	Candidate(d artifact.Descriptor) bool
 	// Compose gives the manifest of a signature and the blobs that it needs. The same arguments give the same bytes.
 	Compose(s artifact.Signature, subject artifact.Descriptor) (m artifact.Manifest, blobs []artifact.Blob, err error)
-	// Verify gives the signature in m if it is valid for the claim, and none otherwise. A failing fetch is an error.
+	// Verify gives the signature in m if it is valid for the claim, and none otherwise, with log entry and timestamp as far as
+	// they are proven. A failing fetch is an error.
 	Verify(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) ([]artifact.Signature, error)
+}
+
+// LogTypes says which transparency logs take entries.
+type LogTypes interface {
+	// Type is that of the log of this name; false if there is none that takes entries, and for the empty name.
+	Type(name string) (policy.LogType, bool)
+}
+
+// Logs are the transparency logs. They are safe for concurrent use.
+type Logs interface {
+	LogTypes
+	// Submit makes the entry of a signature, or gives the one that is there already, with what proves it: it was verified to
+	// be of this log and about this very signature. It makes one attempt, may take seconds, and returns a fault; after one
+	// there may be an entry.
+	Submit(ctx context.Context, log string, s artifact.Signature) (artifact.LogEntry, error)
+}
+
+// Timestamps is the timestamp authority. It is safe for concurrent use.
+type Timestamps interface {
+	// Stamp asks for a timestamp of a signature, once, and returns it after it has verified it. The error is a fault.
+	Stamp(ctx context.Context, s artifact.Signature) (response []byte, at time.Time, err error)
 }
 
 // Harbor is what is asked of Harbor beside its registry. Each method makes one attempt and returns a fault.
@@ -94,12 +121,14 @@ type Harbor interface {
 	LockedBy(ctx context.Context, repository, tag string) (rule string, err error)
 }
 
-// Queue is where requests and records go. Record and Enqueue have returned nil only if the message is stored durably;
-// after an error it may or may not be. Both are safe to repeat: an event has an id, a request that waits already is a
-// duplicate.
+// Queue is where requests and records go. Record, Enqueue and EnqueueDebt have returned nil only if the message is stored
+// durably; after an error it may or may not be. They are safe to repeat: an event has an id, a request that waits already is
+// a duplicate.
 type Queue interface {
 	Record(ctx context.Context, event artifact.Event) (seq uint64, err error)
 	Enqueue(ctx context.Context, request artifact.Request) (duplicate bool, err error)
+	// EnqueueDebt is Enqueue for a debt, of which one waits for each reference.
+	EnqueueDebt(ctx context.Context, request artifact.Request) (duplicate bool, err error)
 	// LastReceived gives the newest received event of ref and its sequence, 0 if there is none.
 	LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, event artifact.Event, err error)
 	// LastQueued gives the sequence of the newest queued event of ref, 0 if there is none: no index in scope names it then.
@@ -107,7 +136,8 @@ type Queue interface {
 	// LedgerSeq is the sequence of the newest event.
 	LedgerSeq(ctx context.Context) (uint64, error)
 	// Keep stores a signature before it is attached, and gives the one that was kept before for the same digest, format and
-	// key if there is one: who comes second attaches the first one's. Signatures are kept for an hour at least.
+	// key if there is one: who comes second attaches the first one's. Signatures without log entry and timestamp are kept
+	// beside those with, and may be beside those with one of them. Signatures are kept for an hour at least.
 	Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature) (artifact.Signature, error)
 	// ClearDead removes the dead letter of ref; none is a success.
 	ClearDead(ctx context.Context, ref artifact.Ref) error
@@ -121,14 +151,18 @@ type Policies interface {
 	Fresh(ctx context.Context, project string) (policy.Policy, error)
 }
 
-// Delivery is one attempt at one request. Exactly one of Done, Retry and Bury ends it; until then the queue gives the
+// Delivery is one attempt at one request or debt. Exactly one of Done, Retry and Bury ends it; until then the queue gives the
 // request to nobody else.
 type Delivery interface {
 	Request() artifact.Request
 	// Attempts counts this attempt: it is 1 for the first.
 	Attempts() uint64
+	// Tries is Attempts without those that were given back before anything was tried, as far as this process knows.
+	Tries() uint64
 	// FirstSeen is when the queue took the request.
 	FirstSeen() time.Time
+	// Aside runs fn without the worker's slot: for waiting. It gives fn's error, or its own if fn was not run.
+	Aside(ctx context.Context, fn func(ctx context.Context) error) error
 	// Done removes the request. It has returned nil only if the queue has confirmed it.
 	Done(ctx context.Context) error
 	// Retry gives the request back, to be delivered again after the delay.

@@ -30,7 +30,8 @@ func NewReview(verifier *Verifier, merger *Merger) (*Review, error) {
 // Verify reads the signatures of a manifest and says whether nothing is missing. The evidence is all that counts, also where
 // something is missing; the note is for people, and says what is unusual about it. A digest whose policy this Harbor cannot
 // satisfy is not signed: the signer, which is asked for it then, says why in the ledger. The error means that it cannot be
-// told.
+// told, also because this signer has not the log or timestamp authority that the policy asks for. What only owes a log entry is
+// signed: see Owes.
 func (r *Review) Verify(ctx context.Context, p policy.Policy, l artifact.Listed) (evidence []artifact.Evidence, note string, signed bool, err error) {
 	need, err := r.verifier.Require(ctx, p)
 	if isUnsupported(err) {
@@ -55,7 +56,7 @@ func (r *Review) Verify(ctx context.Context, p policy.Policy, l artifact.Listed)
 }
 
 // Sufficient says whether signatures that were verified before, and are all still there, are what the policy asks for now:
-// one in each format, by a key that counts now. It reads nothing from the registry. retired says that they would be but for
+// one in each format, by a key that counts now, with the log entry and timestamp that may not come later. It reads nothing from the registry. retired says that they would be but for
 // the active key, which has not signed in each format; it is no reason against ok unless the policy makes it one.
 //
 // A bundle that stands in for a locked tag is not sufficient, because the lock may be gone: such a digest is to be verified.
@@ -81,8 +82,29 @@ func (r *Review) Sufficient(ctx context.Context, p policy.Policy, evidence []art
 // coveredBy says whether there is evidence that is enough in each format.
 func (v *Verifier) coveredBy(r Requirement, all []artifact.Evidence) bool {
 	return !slices.ContainsFunc(r.Formats, func(format artifact.Format) bool {
-		return !slices.ContainsFunc(all, func(e artifact.Evidence) bool { return e.Format == format && v.satisfies(r, e.KeyID) })
+		return (format != artifact.Bundle || !r.defersBundle()) &&
+			!slices.ContainsFunc(all, func(e artifact.Evidence) bool {
+				return e.Format == format && v.satisfies(r, e.KeyID) && r.complete(e)
+			})
 	})
+}
+
+// Owes gives the formats in which signatures that were verified, and are enough, lack a log entry that the policy lets come
+// later. It reads nothing from the registry. A logged bundle beside a legacy signature without an entry is no debt: it stands in for one that a
+// locked tag cannot have.
+func (r *Review) Owes(ctx context.Context, p policy.Policy, evidence []artifact.Evidence) ([]artifact.Format, error) {
+	need, err := r.verifier.Require(ctx, p)
+	if isUnsupported(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	counted := slices.DeleteFunc(slices.Clone(evidence), func(e artifact.Evidence) bool { return !r.verifier.satisfies(need, e.KeyID) })
+	if isLogged(counted, artifact.Bundle) {
+		return nil, nil
+	}
+	return need.owed(counted), nil
 }
 
 // Tag gives the digest of the manifest under the legacy format's tag; empty if there is none. It costs one request.

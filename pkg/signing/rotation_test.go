@@ -143,7 +143,7 @@ func TestARotationOfAKeyThatNeverRepeatsItself(t *testing.T) {
 	ring := newRing(t,
 		sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key},
 		sigstore.NamedKey{Name: "old", State: sigstore.VerifyOnly, Public: old.Public()})
-	random := randomKeys{ring, private}
+	random := randomKeys{ring, private, nil}
 	for _, at := range []string{"keep", "push blob", "put manifest"} {
 		w := newWorld(t)
 		w.bundles = true

@@ -7,6 +7,15 @@
 // delivery that ends without an acknowledgement is delivered again. It retries nothing itself: faults become delays of the
 // queue.
 //
+// Where a policy requires a log entry or a timestamp, no manifest is attached without one that was verified. Where the entry
+// may come later, the manifest is attached without, and what is owed waits in a stream of its own ([Service.Pay]) until the
+// entry is attached too, or until the policy asks for none any more: a debt is never given up. A signature that lacks either is
+// completed with the bytes that it has, never made again, except a keyless one whose certificate has ended. At no moment does an
+// unlogged bundle alone stand beside a logged legacy signature, which it would hide from verifiers. A log that does not answer
+// takes no worker's slot, and a timestamp that is optional at most half a second. An entry of any log that is trusted counts,
+// whichever log the policy names for new ones. Keyless signatures are stored for other attempts only when finished: a crash
+// between log and store leaves an entry of a signature that nobody has, which counts for nothing.
+//
 // What a crash between two steps leaves behind is written at each step; docs/ARCHITECTURE.md has the whole table.
 package signing
 
@@ -25,12 +34,6 @@ import (
 	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
-)
-
-// Limits of an index. Beyond them a request is a permanent fault: a push of such an index is a mistake or an attack.
-const (
-	MaxChildren = 1000
-	MaxDepth    = 3
 )
 
 // pushedSize is of how many repositories it is remembered that they have the constant configuration.
@@ -55,6 +58,9 @@ type Config struct {
 	Merger   *Merger
 	// Watch looks again at the tags that were written; nil if nobody does.
 	Watch *Watch
+	// Logs and Timestamps are nil where there are none; the Verifier has to know the same.
+	Logs       Logs
+	Timestamps Timestamps
 	// MaxAge is how long after it was enqueued a request that keeps failing is given up, if it was tried 10 times; 0 stands
 	// for 24 hours.
 	MaxAge time.Duration
@@ -88,6 +94,9 @@ func New(cfg Config) (*Service, error) {
 	case cfg.Harbor == nil, cfg.Queue == nil, cfg.Policies == nil, cfg.Merger == nil:
 		return nil, errors.New("signing: harbor, queue, policies and merger are required")
 	}
+	if (cfg.Logs == nil) != (cfg.Verifier.cfg.Logs == nil) || (cfg.Timestamps == nil) == cfg.Verifier.cfg.Timestamps {
+		return nil, errors.New("signing: logs and timestamps must be there for the verifier too, or for neither")
+	}
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = 24 * time.Hour
 	}
@@ -111,6 +120,10 @@ type outcome struct {
 	mediaType  string
 	signatures []artifact.Evidence
 	note       string // for people: what is unusual about the signatures, or why there are none
+	standsIn   bool   // a bundle stands in for a locked tag
+	lost       bool   // in one of the formats there was nothing that could be completed
+	// owed are the formats in which the log entry is still to be made.
+	owed []artifact.Format
 }
 
 // job is one attempt with what is known at its start. It belongs to the goroutine of its Handle.
@@ -133,6 +146,27 @@ type job struct {
 	asOf     uint64
 	// recorded says that the outcome is in the ledger: from then on nothing is to be given up.
 	recorded bool
+	// waited says that this attempt waited for a log or a timestamp: what was read before may be old.
+	waited bool
+	// debt says that this is an attempt at paying.
+	debt bool
+}
+
+// hit passes a failpoint of a request, or that of a debt in the same place.
+func (j *job) hit(name string) {
+	if !j.debt {
+		failpoint.Hit(name)
+		return
+	}
+	switch name {
+	case failpoint.SigningAfterLog:
+		failpoint.Hit(failpoint.DebtAfterLog)
+	case failpoint.SigningAfterAttach:
+		failpoint.Hit(failpoint.DebtAfterAttach)
+	case failpoint.SigningAfterVerify:
+		failpoint.Hit(failpoint.DebtAfterVerify)
+	default:
+	}
 }
 
 // Handle makes one attempt and ends the delivery, unless ctx ends first: then the queue gives the request to somebody
@@ -191,13 +225,7 @@ func (s *Service) saw(seq uint64) {
 // try makes the attempt and ends the request. A panic is a failure like others: a manifest that this program cannot bear
 // becomes a dead letter in the end, instead of coming back for ever.
 func (s *Service) try(ctx context.Context, j *job) (out outcome, err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			s.cfg.Logger.Error().Interface("panic", cause).Bytes("stack", debug.Stack()).
-				Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).Msg("attempt panicked: this is a bug")
-			err = fault.Newf(fault.Transient, fault.Unknown, "the program panicked: %v", cause)
-		}
-	}()
+	defer s.recovered(j, &err)
 	out, err = s.attemptFresh(ctx, j)
 	if err != nil && s.projectIsGone(ctx, j, err) {
 		out, err = outcome{kind: artifact.Vanished}, nil
@@ -206,6 +234,15 @@ func (s *Service) try(ctx context.Context, j *job) (out outcome, err error) {
 		return out, err
 	}
 	return out, s.finish(ctx, j, out)
+}
+
+// recovered is deferred: it turns a panic into an error.
+func (s *Service) recovered(j *job, err *error) {
+	if cause := recover(); cause != nil {
+		s.cfg.Logger.Error().Interface("panic", cause).Bytes("stack", debug.Stack()).
+			Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).Msg("attempt panicked: this is a bug")
+		*err = fault.Newf(fault.Transient, fault.Unknown, "the program panicked: %v", cause)
+	}
 }
 
 // attemptFresh repeats an attempt that ended by a policy which was changed meanwhile.
@@ -247,22 +284,33 @@ func (s *Service) attempt(ctx context.Context, j *job) (outcome, error) {
 	}
 	failpoint.Hit(failpoint.SigningAfterDecide)
 
-	m, err := s.cfg.Registry.Manifest(ctx, ref.Repository(), ref.Digest())
+	m, description, err := s.manifest(ctx, j)
 	if fault.Is(err, fault.Gone) {
 		return outcome{kind: artifact.Vanished}, nil
 	}
 	if err != nil {
-		return outcome{}, fmt.Errorf("reading the manifest: %w", err)
-	}
-	failpoint.Hit(failpoint.SigningAfterManifest)
-	description, err := artifact.Describe(m.Raw, m.MediaType)
-	if errors.Is(err, artifact.ErrUnsupported) {
-		return outcome{}, fault.New(fault.Permanent, fault.UnsupportedManifest, err)
-	}
-	if err != nil {
-		return outcome{}, fault.New(fault.Permanent, fault.Malformed, err)
+		return outcome{}, err
 	}
 	return s.decideAndSign(ctx, j, m, description)
+}
+
+// manifest reads what is to be signed. The fault is Gone if it is no longer there.
+func (s *Service) manifest(ctx context.Context, j *job) (artifact.Manifest, artifact.Description, error) {
+	ref := j.request.Ref
+	m, err := s.cfg.Registry.Manifest(ctx, ref.Repository(), ref.Digest())
+	if err != nil {
+		return m, artifact.Description{}, fmt.Errorf("reading the manifest: %w", err)
+	}
+	j.hit(failpoint.SigningAfterManifest)
+	description, err := artifact.Describe(m.Raw, m.MediaType)
+	if errors.Is(err, artifact.ErrUnsupported) {
+		return m, description, fault.New(fault.Permanent, fault.UnsupportedManifest, err)
+	}
+	if err != nil {
+		return m, description, fault.New(fault.Permanent, fault.Malformed, err)
+	}
+	m.MediaType = description.MediaType // what it says of itself; the registry's word passes through proxies
+	return m, description, nil
 }
 
 // decideAndSign does with a manifest what the policy says.
@@ -287,7 +335,6 @@ func (s *Service) decideAndSign(ctx context.Context, j *job, m artifact.Manifest
 		return notSigned(d, description.MediaType), nil
 	}
 	failpoint.Hit(failpoint.SigningAfterChildren)
-	m.MediaType = description.MediaType // what it says of itself; the registry's word passes through proxies
 	out, err := s.sign(ctx, j, m, outcome{mediaType: description.MediaType})
 	if changed := (*changedError)(nil); errors.As(err, &changed) {
 		return notSigned(changed.decision, description.MediaType), nil
@@ -300,7 +347,7 @@ func (s *Service) observe(ctx context.Context, j *job, d policy.Decision, mediaT
 	out := notSigned(d, mediaType)
 	j.asOf = s.reached(ctx)
 	need, err := s.cfg.Verifier.Require(ctx, j.policy)
-	if isUnsupported(err) {
+	if isUnsupported(err) || err != nil && fault.Of(err).Reason == fault.Unverifiable {
 		return out, nil // said as soon as it matters
 	}
 	if err != nil {
@@ -335,42 +382,5 @@ func (s *Service) lookBack(ctx context.Context, j *job) error {
 	}
 	s.saw(seen)
 	j.seen, j.queued, j.looked = seen, queued, true
-	return nil
-}
-
-// enqueueChildren asks for each manifest of an index. It comes before the index is signed and acknowledged, so that a
-// crash at any point leaves the index in the queue until all of its children are there; those that are there already,
-// from an earlier attempt or by Harbor's own events, are duplicates. A cycle cannot be: an index holds the digests of
-// its children. The depth bounds a chain all the same.
-func (s *Service) enqueueChildren(ctx context.Context, j *job, children []string) error {
-	switch {
-	case len(children) == 0:
-		return nil
-	case len(children) > MaxChildren:
-		return fault.Newf(fault.Permanent, fault.TooManyChildren, "the index names %d manifests, at most %d are signed: split it", len(children), MaxChildren)
-	case j.request.Depth >= MaxDepth:
-		return fault.Newf(fault.Permanent, fault.TooDeep, "the index stands below %d others, at most %d levels are followed: flatten it", j.request.Depth, MaxDepth)
-	}
-	for _, digest := range children {
-		child, err := j.request.Ref.Sibling(digest)
-		if err != nil {
-			return fault.Newf(fault.Permanent, fault.Malformed, "reading a child of the index: %w", err)
-		}
-		// The record tells the report what the child belongs to, whoever gets it signed in the end. Its id is the relation.
-		queued := s.newEvent(j, artifact.Queued, "")
-		queued.ID = artifact.EventID(artifact.Queued, child, j.request.Ref.Digest())
-		queued.Ref, queued.Parent, queued.Attempts = child, j.request.Ref.Digest(), 0
-		if err := s.record(ctx, queued); err != nil {
-			return fmt.Errorf("recording a child of the index: %w", err)
-		}
-		_, err = s.cfg.Queue.Enqueue(ctx, artifact.Request{
-			Ref: child, Lane: j.request.Lane, Origin: artifact.OriginIndex, Actor: j.request.Actor,
-			CorrelationID: j.request.CorrelationID, RequestedAt: s.cfg.Now().UTC(),
-			Parent: j.request.Ref.Digest(), Depth: j.request.Depth + 1,
-		})
-		if err != nil {
-			return fmt.Errorf("enqueueing a child of the index: %w", err)
-		}
-	}
 	return nil
 }

@@ -26,7 +26,8 @@ import (
 // randomKeys signs as a KMS does: no two signatures are alike.
 type randomKeys struct {
 	*sigstore.Keyring
-	key *ecdsa.PrivateKey
+	key    *ecdsa.PrivateKey
+	signer *keys.Key // the same; nil if the ring is to be used as it is
 }
 
 func (r randomKeys) Sign(ctx context.Context, name string, format artifact.Format, claim artifact.Claim) (artifact.Signature, error) {
@@ -49,7 +50,7 @@ func (r randomKeys) Deterministic(string) bool { return false }
 func newRandomKeys(t *testing.T) randomKeys {
 	t.Helper()
 	private, key := newKey(t)
-	return randomKeys{newRing(t, sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key}), private}
+	return randomKeys{newRing(t, sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: key}), private, key}
 }
 
 // newKey makes a key that no other test has.
@@ -82,6 +83,9 @@ func (r randomKeys) service(t *testing.T, w *world) (*signing.Service, *signing.
 
 func (r randomKeys) parts(t *testing.T, w *world) parts {
 	t.Helper()
+	if r.signer != nil { // the ring is of one key, and trusts what is in the world
+		r.Keyring = newTrustedRing(t, w.trust(), sigstore.NamedKey{Name: "k", State: sigstore.Active, Signer: r.signer})
+	}
 	return partsOf(t, w, w, r.Keyring, r)
 }
 
@@ -137,7 +141,7 @@ func TestAForgedKeptSignature(t *testing.T) {
 		"another format": mustSign(t, p, artifact.Bundle, ref.Digest()),
 	} {
 		t.Run(name, func(t *testing.T) {
-			w.kept[fmt.Sprint(ref, artifact.Legacy, id)] = forged
+			w.kept[keptName(ref, artifact.Signature{Format: artifact.Legacy, KeyID: id})] = forged
 			delete(w.manifests, "demo/app "+sigTag(ref.Digest()))
 			w.ledger = w.ledger[:1]
 			w.receive(t, ref, "push-1")

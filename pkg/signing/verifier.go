@@ -23,23 +23,6 @@ const (
 	judgedSize = 10_000
 )
 
-// Requirement is what a policy asks of the signatures of a manifest: one in each format, by a key that it accepts.
-type Requirement struct {
-	// Key is the name of the key that signs; Keys.Accepts says whose signatures count beside.
-	Key     string
-	Formats []artifact.Format
-	// ActiveOnly asks for signatures of that very key. Those of other keys that are accepted are seen, and not enough.
-	ActiveOnly bool
-	// Annotations are those of new signatures.
-	Annotations map[string]string
-}
-
-// Only gives the requirement for some of the formats.
-func (r Requirement) Only(formats ...artifact.Format) Requirement {
-	r.Formats = formats
-	return r
-}
-
 // Verdict is what the registry proves about one manifest at one moment.
 type Verdict struct {
 	// Signatures are those that verify, with a key that is accepted, over this digest and, where the format has a place for
@@ -48,12 +31,21 @@ type Verdict struct {
 	Signatures []artifact.Evidence
 	// Missing are the required formats in which no signature satisfies the requirement.
 	Missing []artifact.Format
+	// Owed are the formats in which the log entry, which may come later, is not there. One that is missing may be among them,
+	// and so is a bundle that waits for its entry, which is not missing.
+	Owed []artifact.Format
 	// Tag is the manifest that stands under the legacy format's tag, whatever it holds; nil if there is none, or if the
 	// legacy format was not asked for.
 	Tag *artifact.Manifest
 	// LockedBy is the immutability rule that keeps the tag as it is, without a signature that is enough; empty if none does. A
 	// bundle stands in for the legacy format then, which is not missing if there is one.
 	LockedBy string
+
+	// imperfect are those by keys that would satisfy the requirement, and lack a log entry or a timestamp: nobody signs again
+	// what they hold.
+	imperfect []artifact.Evidence
+	// beside says that signatures of the legacy format may be there, where they were not asked for.
+	beside bool
 }
 
 // Signed says whether nothing is missing.
@@ -64,11 +56,8 @@ func (v Verdict) Signed() bool { return len(v.Signatures) > 0 && len(v.Missing) 
 // manifest. It is safe for concurrent use.
 type Verifier struct {
 	cfg    VerifierConfig
-	judged *recent[bundleOf, string] // the id of the key that a bundle verifies with, or ""
+	judged *recent[bundleOf, judgement]
 }
-
-// bundleOf is a bundle, by the digest of its manifest, as a signature of a subject.
-type bundleOf struct{ bundle, subject string }
 
 // VerifierConfig is what a Verifier needs.
 type VerifierConfig struct {
@@ -77,6 +66,10 @@ type VerifierConfig struct {
 	Legacy   LegacyFormat
 	Bundles  BundleFormat
 	Harbor   Harbor
+	// Logs are those that a policy may name; nil for none.
+	Logs LogTypes
+	// Timestamps says whether there is a timestamp authority.
+	Timestamps bool
 	// PublicHost is the registry's name in signatures, with its port if it has one.
 	PublicHost string
 }
@@ -89,11 +82,12 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	case cfg.PublicHost == "":
 		return nil, errors.New("verifier: the registry's public host is required")
 	}
-	return &Verifier{cfg: cfg, judged: &recent[bundleOf, string]{size: judgedSize}}, nil
+	return &Verifier{cfg: cfg, judged: &recent[bundleOf, judgement]{size: judgedSize}}, nil
 }
 
 // Require gives what a policy asks for on this Harbor. The fault is permanent and UnsupportedFormat if this Harbor cannot
-// have it.
+// have it. It is transient and Unverifiable if what the policy asks of logs and timestamps cannot be had here, or could be
+// verified by nobody: that is the configuration's for all digests of the project, whose requests wait until it is put right.
 func (v *Verifier) Require(ctx context.Context, p policy.Policy) (Requirement, error) {
 	bundles, version := false, ""
 	if p.Terms.Format != policy.FormatLegacy {
@@ -106,7 +100,19 @@ func (v *Verifier) Require(ctx context.Context, p policy.Policy) (Requirement, e
 	if err != nil {
 		return Requirement{}, fault.Newf(fault.Permanent, fault.UnsupportedFormat, "this Harbor is %.32q: %w", version, err)
 	}
-	return Requirement{Key: p.Terms.Key, Formats: formats, ActiveOnly: p.Terms.ActiveKeyOnly, Annotations: p.Terms.Annotations}, nil
+	r := Requirement{
+		Key: p.Terms.Key, Formats: formats, ActiveOnly: p.Terms.ActiveKeyOnly, Annotations: p.Terms.Annotations,
+		Transparency: p.Terms.Transparency, Log: p.Terms.Log, Timestamp: p.Terms.Timestamp,
+	}
+	if v.cfg.Logs != nil {
+		r.LogType, _ = v.cfg.Logs.Type(r.Log)
+	}
+	if err := p.Terms.Verifiable(policy.Means{
+		Log: r.LogType, Timestamps: v.cfg.Timestamps, Keyless: v.cfg.Keys.Keyless(r.Key), Formats: formats, Bundles: bundles,
+	}); err != nil {
+		return Requirement{}, fault.Newf(fault.Transient, fault.Unverifiable, "what the policy asks for cannot be verified: %w", err)
+	}
+	return r, nil
 }
 
 // Claim is what a signature of ref says.
@@ -131,7 +137,7 @@ func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref, r Requirement) 
 		if verdict.LockedBy != "" {
 			formats = []artifact.Format{artifact.Bundle}
 		} else {
-			verdict.add(artifact.Legacy, found)
+			verdict.add(r, artifact.Legacy, found)
 		}
 	}
 	if slices.Contains(formats, artifact.Bundle) {
@@ -139,20 +145,29 @@ func (v *Verifier) Verify(ctx context.Context, ref artifact.Ref, r Requirement) 
 		if err != nil {
 			return Verdict{}, err
 		}
-		verdict.add(artifact.Bundle, found)
+		verdict.beside = found.beside
+		verdict.add(r.Only(formats...), artifact.Bundle, found)
 	}
 	return verdict, nil
 }
 
 // evidence is what was found in one format.
 type evidence struct {
-	enough []artifact.Evidence // satisfy the requirement
-	others []artifact.Evidence // by other keys that are accepted
+	enough    []artifact.Evidence // satisfy the requirement; the best first
+	imperfect []artifact.Evidence // by keys that would; those that lack an entry that may come later are enough as well
+	others    []artifact.Evidence // by other keys that are accepted
+	beside    bool                // of the other format there may be some
 }
 
-func (v *Verdict) add(format artifact.Format, found evidence) {
-	if len(found.enough) == 0 {
+// add adds what was found in one format of the requirement.
+func (v *Verdict) add(r Requirement, format artifact.Format, found evidence) {
+	if len(found.enough) == 0 && (format != artifact.Bundle || !r.defersBundle()) {
 		v.Missing = append(v.Missing, format)
+	}
+	v.Owed = append(v.Owed, r.Only(format).owed(found.enough)...)
+	v.imperfect = append(v.imperfect, found.imperfect...)
+	if len(found.enough) == 0 {
+		found.enough = found.imperfect // evidence all the same
 	}
 	v.Signatures = append(append(v.Signatures, found.enough...), found.others...)
 }
@@ -175,89 +190,50 @@ func (v *Verifier) legacy(ctx context.Context, ref artifact.Ref, r Requirement) 
 	if err != nil || tag == nil {
 		return nil, evidence{}, err
 	}
-	var found evidence
-	if found.enough, err = v.inTag(ctx, ref, r, *tag, func(keyID string) bool { return v.satisfies(r, keyID) }); err != nil {
+	wanted, err := v.inTag(ctx, ref, r, *tag, func(keyID string) bool { return v.satisfies(r, keyID) })
+	if err != nil {
 		return nil, evidence{}, err
 	}
-	if r.ActiveOnly {
-		found.others, err = v.inTag(ctx, ref, r, *tag, func(keyID string) bool { return v.counts(r, keyID) && !v.satisfies(r, keyID) })
+	var found evidence
+	for _, s := range wanted {
+		e := s.Evidence(tag.Digest)
+		if r.complete(e) {
+			found.enough = append(found.enough, e)
+		}
+		if !r.perfect(e) {
+			found.imperfect = append(found.imperfect, e)
+		}
+	}
+	slices.SortStableFunc(found.enough, func(a, b artifact.Evidence) int { return v.rank(r, b) - v.rank(r, a) })
+	if !r.ActiveOnly {
+		return tag, found, nil
+	}
+	others, err := v.inTag(ctx, ref, r, *tag, func(keyID string) bool { return v.counts(r, keyID) && !v.satisfies(r, keyID) })
+	for _, s := range others {
+		found.others = append(found.others, s.Evidence(tag.Digest))
 	}
 	return tag, found, err
 }
 
 // inTag gives the signatures in a tag's manifest by keys that are wanted. A payload of other keys is not fetched.
-func (v *Verifier) inTag(ctx context.Context, ref artifact.Ref, r Requirement, tag artifact.Manifest, wanted func(keyID string) bool) ([]artifact.Evidence, error) {
+func (v *Verifier) inTag(ctx context.Context, ref artifact.Ref, r Requirement, tag artifact.Manifest, wanted func(keyID string) bool) ([]artifact.Signature, error) {
 	signatures, err := v.cfg.Legacy.Verify(ctx, tag, v.Claim(ref, r), wanted, v.fetch(ref))
 	if err != nil {
 		return nil, fmt.Errorf("verifying the signatures: %w", err)
 	}
-	var found []artifact.Evidence
-	for _, s := range signatures {
-		found = append(found, artifact.Evidence{Format: artifact.Legacy, KeyID: s.KeyID, Digest: tag.Digest})
-	}
-	return found, nil
+	return signatures, nil
 }
 
-// bundles costs one request, and two for each bundle that was not seen before, up to the first by the active key. Where one by
-// another key is enough, it is evidence if the active key's is not among the next few; where only the active key's are, the
-// others are evidence as well, and all are read.
-func (v *Verifier) bundles(ctx context.Context, ref artifact.Ref, r Requirement) (evidence, error) {
-	listed, err := listReferrers(ctx, v.cfg.Registry, ref)
-	if err != nil {
-		return evidence{}, err
+// rank says which of two signatures that are enough tells more: an entry that may come later before the active key.
+func (v *Verifier) rank(r Requirement, e artifact.Evidence) int {
+	rank := 0
+	if r.perfect(e) {
+		rank += 2
 	}
-	var found evidence
-	var unread []artifact.Descriptor
-	for _, d := range listed {
-		if !v.cfg.Bundles.Candidate(d) {
-			continue
-		}
-		keyID, known := v.judged.get(bundleOf{d.Digest, ref.Digest()})
-		if !known {
-			unread = append(unread, d)
-		} else if v.sort(&found, r, keyID, d.Digest) {
-			return found, nil
-		}
+	if v.isActive(r, e.KeyID) {
+		rank++
 	}
-	beside := 0
-	for n, d := range unread {
-		if len(found.enough) > 0 && !r.ActiveOnly {
-			beside++
-		}
-		if beside > maxBeside || n == maxUnread && len(found.enough) > 0 {
-			break
-		}
-		if n == maxUnread {
-			return evidence{}, fault.Newf(fault.Permanent, fault.TooLarge, "%d bundles by others refer to the manifest, and %d are read at once: delete some", len(unread), maxUnread)
-		}
-		keyID, err := v.judge(ctx, ref, r, d.Digest)
-		if err != nil {
-			return evidence{}, err
-		}
-		if v.sort(&found, r, keyID, d.Digest) {
-			return found, nil
-		}
-	}
-	return found, nil
-}
-
-// sort adds a bundle to what was found, and says whether no other one needs to be looked at.
-func (v *Verifier) sort(found *evidence, r Requirement, keyID, digest string) (done bool) {
-	e := artifact.Evidence{Format: artifact.Bundle, KeyID: keyID, Digest: digest}
-	switch {
-	case r.ActiveOnly && v.satisfies(r, keyID):
-		found.enough = append(found.enough, e)
-	case v.satisfies(r, keyID) && v.isActive(r, keyID):
-		found.enough = []artifact.Evidence{e}
-		return true
-	case v.satisfies(r, keyID):
-		if len(found.enough) == 0 {
-			found.enough = append(found.enough, e)
-		}
-	case v.counts(r, keyID):
-		found.others = append(found.others, e)
-	}
-	return false
+	return rank
 }
 
 // counts says whether signatures by a key count, satisfies whether one is enough.
@@ -272,39 +248,6 @@ func (v *Verifier) satisfies(r Requirement, keyID string) bool {
 func (v *Verifier) isActive(r Requirement, keyID string) bool {
 	active, known := v.cfg.Keys.KeyID(r.Key)
 	return known && keyID == active
-}
-
-// judge reads a bundle and gives the id of the key that it verifies with, or none. Only what was read is remembered: a
-// bundle that is gone now may come back.
-func (v *Verifier) judge(ctx context.Context, ref artifact.Ref, r Requirement, digest string) (string, error) {
-	m, err := v.cfg.Registry.Manifest(ctx, ref.Repository(), digest)
-	if err != nil {
-		if f := fault.Of(err); f.Kind == fault.Gone || f.Reason == fault.TooLarge {
-			return "", nil
-		}
-		return "", fmt.Errorf("reading a bundle's manifest: %w", err)
-	}
-	return v.learn(ctx, m, v.Claim(ref, r), v.fetch(ref))
-}
-
-// learn verifies a bundle and remembers the result, unless part of it could not be read.
-func (v *Verifier) learn(ctx context.Context, m artifact.Manifest, claim artifact.Claim, fetch Fetch) (keyID string, err error) {
-	complete := true
-	signatures, err := v.cfg.Bundles.Verify(ctx, m, claim, func(ctx context.Context, digest string) ([]byte, error) {
-		content, err := fetch(ctx, digest)
-		complete = complete && err == nil
-		return content, err
-	})
-	if err != nil {
-		return "", fmt.Errorf("verifying a bundle: %w", err)
-	}
-	if len(signatures) > 0 {
-		keyID = signatures[0].KeyID
-	}
-	if complete {
-		v.judged.put(bundleOf{m.Digest, claim.Digest}, keyID)
-	}
-	return keyID, nil
 }
 
 func (v *Verifier) fetch(ref artifact.Ref) Fetch {

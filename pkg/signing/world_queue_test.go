@@ -13,7 +13,7 @@ import (
 
 func (w *world) Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature) (kept artifact.Signature, err error) {
 	err = w.do(ctx, "keep", func() error {
-		name := fmt.Sprint(ref, s.Format, s.KeyID)
+		name := keptName(ref, s)
 		if _, found := w.kept[name]; !found {
 			w.kept[name] = s
 		}
@@ -21,6 +21,11 @@ func (w *world) Keep(ctx context.Context, ref artifact.Ref, s artifact.Signature
 		return nil
 	})
 	return kept, err
+}
+
+// keptName is where a signature is kept: each stage for itself.
+func keptName(ref artifact.Ref, s artifact.Signature) string {
+	return fmt.Sprint(ref, s.Format, s.KeyID, s.Timestamp != nil, s.Entry != nil)
 }
 
 func (w *world) Bundles(context.Context) (bool, string, error) { return w.bundles, "v0-test", nil }
@@ -103,6 +108,19 @@ func (w *world) Enqueue(ctx context.Context, r artifact.Request) (duplicate bool
 	return duplicate, err
 }
 
+func (w *world) EnqueueDebt(ctx context.Context, r artifact.Request) (duplicate bool, err error) {
+	err = w.do(ctx, "enqueue debt", func() error {
+		if _, err := artifact.EncodeRequest(r); err != nil {
+			return err
+		}
+		if _, duplicate = w.debts[r.Ref]; !duplicate {
+			w.debts[r.Ref] = r
+		}
+		return nil
+	})
+	return duplicate, err
+}
+
 func (w *world) LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, e artifact.Event, err error) {
 	err = w.do(ctx, "last received", func() error {
 		for i, event := range w.ledger {
@@ -166,16 +184,30 @@ type delivery struct {
 	firstSeen time.Time
 	ended     string // how
 	delay     time.Duration
+	aside     int    // how often it gave its slot up
+	held      uint64 // how many attempts were none
 }
 
 func (d *delivery) Request() artifact.Request { return d.request }
 func (d *delivery) Attempts() uint64          { return d.attempts }
+func (d *delivery) Tries() uint64             { return d.attempts - d.held }
 func (d *delivery) FirstSeen() time.Time      { return d.firstSeen }
+
+func (d *delivery) Aside(ctx context.Context, fn func(context.Context) error) error {
+	d.aside++
+	return fn(context.WithValue(ctx, asideKey{}, true))
+}
+
+type asideKey struct{}
 
 func (d *delivery) Done(ctx context.Context) error {
 	return d.w.do(ctx, "ack", func() error {
 		d.ended = "done"
-		delete(d.w.waiting, d.request.Ref)
+		if d.request.Lane == artifact.Debt {
+			delete(d.w.debts, d.request.Ref)
+		} else {
+			delete(d.w.waiting, d.request.Ref)
+		}
 		return nil
 	})
 }

@@ -39,10 +39,13 @@ type world struct {
 	policyErr error
 	tagged    map[string][]artifact.Manifest // repository + " " + tag: all that ever stood under it, in order
 	kept      map[string]artifact.Signature
-	bundles   bool     // whether Harbor takes bundles
-	locked    []string // immutability rules; if there are any, no tag can be moved
-	rulesErr  error    // if they may not be listed
-	exists    bool     // whether Harbor says that the project exists
+	debts     map[artifact.Ref]artifact.Request
+	logs      *testLogs      // nil if there are none
+	stamps    *testAuthority // nil if there is none
+	bundles   bool           // whether Harbor takes bundles
+	locked    []string       // immutability rules; if there are any, no tag can be moved
+	rulesErr  error          // if they may not be listed
+	exists    bool           // whether Harbor says that the project exists
 	existsErr error
 	projectID int64 // Harbor's id of every project
 	// madeAnew is the project's id by now, which ProjectID does not know yet; 0 for the same.
@@ -56,6 +59,8 @@ type world struct {
 	before     func(name string)             // called unlocked before an operation
 	failWith   error                         // what a failing operation gives; nil for a transient fault
 	late       []func() error                // effects that are still on their way
+	violations []string                      // what must not be at any moment, and was
+	clock      time.Time                     // that of logs, authorities and certificates
 }
 
 type mode int
@@ -72,7 +77,7 @@ func newWorld(t *testing.T, projects ...string) *world {
 	w := &world{
 		manifests: map[string]artifact.Manifest{}, blobs: map[string][]byte{}, tagged: map[string][]artifact.Manifest{},
 		waiting: map[artifact.Ref]artifact.Request{}, dead: map[artifact.Ref]artifact.Event{}, kept: map[string]artifact.Signature{},
-		exists: true, tags: map[artifact.Ref][]string{},
+		debts: map[artifact.Ref]artifact.Request{}, clock: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), exists: true, tags: map[artifact.Ref][]string{},
 	}
 	w.enable(t, policy.FormatAuto, projects...)
 	return w
@@ -192,6 +197,7 @@ func (w *world) PutManifest(ctx context.Context, repository, reference string, m
 		if reference != m.Digest {
 			w.tagged[repository+" "+reference] = append(w.tagged[repository+" "+reference], m)
 		}
+		w.checkHiding(repository)
 		return nil
 	})
 }

@@ -1,30 +1,34 @@
 package sigstore
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 )
 
-// Append gives the manifest that carries a signature besides those of an existing one, which is nil if there is none, and
-// the blobs that it needs and may lack: the payload and, if it is the constant one, the configuration. What stands in the
-// existing manifest stays, byte for byte. A signature that is there already changes nothing: the result is the existing
-// manifest then, without blobs.
+// Append gives the manifest that carries a signature, with its log entry, timestamp and certificates, besides those of an
+// existing one, which is nil if there is none, and the blobs that it needs and may lack: the payload and, if it is the constant
+// one, the configuration. What stands in the existing manifest stays, byte for byte.
+//
+// If the signature is there already, its layer, and nothing else, gets what it lacks; what it has, and is proven, stays although
+// s has another. Only where there is something in the place of a log entry or timestamp that is not proven, a second layer
+// carries the same signature. If nothing is lacking, the result is the existing manifest. There are no blobs in these cases but
+// for the second layer. An entry of Rekor v2 has no place in this format and is left out.
 //
 // The fault is permanent: Malformed if the existing manifest is something else, such as an image, TooLarge if one more
 // does not fit.
 func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (artifact.Manifest, []artifact.Blob, error) {
-	layer := descriptor{
-		MediaType:   layerType,
-		Size:        int64(len(s.Payload)),
-		Digest:      artifact.DigestOf(s.Payload),
-		Annotations: map[string]string{signatureNote: base64.StdEncoding.EncodeToString(s.Bytes)},
+	notes, err := notesOf(s)
+	if err != nil {
+		return artifact.Manifest{}, nil, err
 	}
+	layer := descriptor{MediaType: layerType, Size: int64(len(s.Payload)), Digest: artifact.DigestOf(s.Payload), Annotations: notes}
 	blobs := []artifact.Blob{{Digest: layer.Digest, Raw: s.Payload}}
 	config := configBlob()
 	if existing == nil {
@@ -41,8 +45,13 @@ func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (arti
 	if slices.ContainsFunc(parsed.Layers, isImageLayer) {
 		return artifact.Manifest{}, nil, malformed(errors.New("it is an image"))
 	}
-	if slices.ContainsFunc(parsed.Layers, func(have descriptor) bool { return carriesSignature(have) && identityOf(have) == identityOf(layer) }) {
+	at, missing, there := l.standing(parsed.Layers, layer, s)
+	switch {
+	case there && len(missing) == 0:
 		return *existing, nil, nil
+	case there && completable(existing.Raw)[at]:
+		raw, err := parsed.complete(existing.Raw, completions{at: missing})
+		return artifact.Manifest{MediaType: existing.MediaType, Digest: artifact.DigestOf(raw), Raw: raw}, nil, err
 	}
 	encoded, err := json.Marshal(layer)
 	if err != nil {
@@ -58,6 +67,56 @@ func (l *Legacy) Append(existing *artifact.Manifest, s artifact.Signature) (arti
 	return artifact.Manifest{MediaType: existing.MediaType, Digest: artifact.DigestOf(raw), Raw: raw}, blobs, nil
 }
 
+// standing finds the layer that carries a signature already and lacks least of its notes; false if there is none, or none that
+// could be completed.
+func (l *Legacy) standing(layers []descriptor, want descriptor, s artifact.Signature) (at int, missing map[string]string, there bool) {
+	for i, have := range layers {
+		if !carriesSignature(have) || identityOf(have) != identityOf(want) {
+			continue
+		}
+		lacks, ok := l.lacks(have, want, s)
+		if ok && (!there || len(lacks) < len(missing)) {
+			at, missing, there = i, lacks, true
+		}
+	}
+	return at, missing, there
+}
+
+// lacks gives the notes that a layer has not of those that it should have; false if it has something else in such a place
+// that is not proven.
+func (l *Legacy) lacks(have, want descriptor, s artifact.Signature) (missing map[string]string, ok bool) {
+	missing = make(map[string]string)
+	for name, text := range want.Annotations {
+		there, noted := have.Annotations[name]
+		switch {
+		case !noted:
+			missing[name] = text
+		case there != text && !l.asGood(name, have, s):
+			return nil, false
+		}
+	}
+	return missing, true
+}
+
+// asGood says whether what a layer has under a name does for a signature what the signature's own would.
+func (l *Legacy) asGood(name string, have descriptor, s artifact.Signature) bool {
+	there := readNotes(have.Annotations)
+	switch name {
+	case entryNote:
+		s.Entry = there.Entry
+		return l.keys.trust.entry(s) != nil
+	case timestampNote:
+		stamp, _ := l.keys.trust.stamped(there.timestamps, s.Bytes)
+		return stamp != nil
+	case certificateNote:
+		return len(there.Certificates) > 0 && bytes.Equal(there.Certificates[0], s.Certificates[0])
+	case chainNote:
+		return len(there.Certificates) > 1
+	default:
+		return false
+	}
+}
+
 // isImageLayer recognises a layer of a file system. What else may stand beside signatures is left to whoever put it there.
 func isImageLayer(layer descriptor) bool {
 	return strings.HasPrefix(layer.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(layer.MediaType, "application/vnd.docker.image.")
@@ -66,8 +125,10 @@ func isImageLayer(layer descriptor) bool {
 // Merge gives the manifest that carries the signatures of the current one, which is nil if there is none, and those that
 // only the others carry. What stands in the current manifest stays, byte for byte; what is added has all the annotations
 // that it had, and stands in an order that depends on the set of the others alone. Where a signature has different further
-// annotations in two of the others, the layer with more of them is taken. If nothing is to be added, the result is the
-// current manifest; the zero Manifest, if there is none.
+// annotations in two of the others, the layer with more material (log entry, timestamp, certificates), then that with more of
+// them, is taken. A layer gets the material that it has not and another one of the same signature has, so that a writer who
+// knew nothing of a log entry cannot undo it. If nothing is to be added, the result is the current manifest; the zero Manifest,
+// if there is none.
 //
 // Others that cannot be read, are beyond the limits of [Legacy.Verify] or carry no signature are passed over. The fault is
 // permanent, as in [Legacy.Append]. The blobs are those of the others, so that nothing is to be uploaded.
@@ -86,13 +147,20 @@ func (l *Legacy) Merge(current *artifact.Manifest, others []artifact.Manifest) (
 	if slices.ContainsFunc(parsed.Layers, isImageLayer) {
 		return artifact.Manifest{}, malformed(errors.New("it is an image"))
 	}
-	missing := lacking(parsed.Layers, readable)
-	if len(missing) == 0 {
-		return *current, nil
+	raw := current.Raw
+	if missing := lacking(parsed.Layers, readable); len(missing) > 0 {
+		if raw, err = parsed.splice(raw, missing...); err != nil {
+			return artifact.Manifest{}, err
+		}
+		if parsed, err = parseManifest(raw); err != nil {
+			return artifact.Manifest{}, err
+		}
 	}
-	raw, err := parsed.splice(current.Raw, missing...)
-	if err != nil {
+	if raw, err = parsed.complete(raw, lackingMaterial(raw, parsed.Layers, readable)); err != nil {
 		return artifact.Manifest{}, err
+	}
+	if len(raw) == len(current.Raw) { // both only add
+		return *current, nil
 	}
 	return artifact.Manifest{MediaType: current.MediaType, Digest: artifact.DigestOf(raw), Raw: raw}, nil
 }
@@ -114,7 +182,7 @@ func lacking(layers []descriptor, others []signed) [][]byte {
 			case !seen:
 				place[id] = len(missing)
 				missing = append(missing, layer)
-			case len(layer.Annotations) > len(missing[at].Annotations):
+			case fuller(layer, missing[at]):
 				missing[at] = layer
 			}
 		}
@@ -124,6 +192,36 @@ func lacking(layers []descriptor, others []signed) [][]byte {
 		raw[i] = layer.raw
 	}
 	return raw
+}
+
+func fuller(a, b descriptor) bool {
+	if m, n := materialOf(a), materialOf(b); m != n {
+		return m > n
+	}
+	return len(a.Annotations) > len(b.Annotations)
+}
+
+// lackingMaterial gives the material that the others have for the layers, the first one of each kind, and these have not.
+func lackingMaterial(raw []byte, layers []descriptor, others []signed) completions {
+	place := make(map[identity][]int, len(layers))
+	for i, layer := range layers {
+		if carriesSignature(layer) {
+			place[identityOf(layer)] = append(place[identityOf(layer)], i)
+		}
+	}
+	more := make(completions)
+	for _, other := range others {
+		for _, from := range other.layers {
+			for _, i := range place[identityOf(from)] {
+				more.offer(i, materialFor(layers[i], from))
+			}
+		}
+	}
+	if len(more) > 0 {
+		ends := completable(raw)
+		maps.DeleteFunc(more, func(i int, _ map[string]string) bool { return !ends[i] })
+	}
+	return more
 }
 
 // identity is what makes two layers the same signature, whatever else is noted beside it. A wrong size keeps verifiers from

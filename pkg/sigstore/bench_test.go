@@ -94,3 +94,34 @@ func BenchmarkBundle(b *testing.B) {
 		}
 	})
 }
+
+// What is proven costs its signatures: one of a log's promise, one of its checkpoint, those of a timestamp's certificates.
+func BenchmarkMaterial(b *testing.B) {
+	d := newDeployment(b)
+	for _, bench := range []struct {
+		name, key string
+		format    artifact.Format
+		log       string
+		stamped   bool
+	}{
+		{"legacy/alone", "p256", artifact.Legacy, "", false},
+		{"legacy/logged", "p256", artifact.Legacy, "one", false},
+		{"legacy/logged and stamped", "p256", artifact.Legacy, "one", true},
+		{"legacy/keyless", "keyless", artifact.Legacy, "one", false},
+		{"bundle/alone", "p256", artifact.Bundle, "", false},
+		{"bundle/logged in v1", "p256", artifact.Bundle, "one", false},
+		{"bundle/logged in v2", "p256", artifact.Bundle, "two", false},
+		{"bundle/stamped", "p256", artifact.Bundle, "", true},
+		{"bundle/keyless", "keyless", artifact.Bundle, "one", false},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			a := d.attach(b, d.sign(b, bench.key, bench.format, bench.log, bench.stamped))
+			b.ReportAllocs()
+			for b.Loop() {
+				if got := d.verify(b, a); len(got) != 1 || got[0].Logged() != (bench.log != "") {
+					b.Fatalf("%+v", got)
+				}
+			}
+		})
+	}
+}

@@ -3,7 +3,6 @@ package sigstore
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -43,29 +42,10 @@ func (b *Bundles) Candidate(d artifact.Descriptor) bool {
 	return d.ArtifactType == bundleType
 }
 
-// protoBundle is a sigstore bundle as cosign v3 writes it, in its order. The library's own writer puts white space in at
-// random.
-type protoBundle struct {
-	MediaType string `json:"mediaType"`
-	Material  struct {
-		PublicKey struct {
-			Hint string `json:"hint"`
-		} `json:"publicKey"`
-	} `json:"verificationMaterial"`
-	Envelope struct {
-		Payload     []byte          `json:"payload"`
-		PayloadType string          `json:"payloadType"`
-		Signatures  []dsseSignature `json:"signatures"`
-	} `json:"dsseEnvelope"`
-}
-
-type dsseSignature struct {
-	Signature []byte `json:"sig"`
-}
-
-// Compose gives the manifest of a signature and the blobs that it needs: the bundle and the empty configuration. The same
-// arguments give the same bytes: there is no time of creation in them. A signature that is none of a bundle over the
-// subject is a permanent fault, Malformed.
+// Compose gives the manifest of a signature, with its log entry and timestamp, and the blobs that it needs: the bundle and
+// the empty configuration. The same arguments give the same bytes: there is no time of creation in them. A signature that is
+// none of a bundle over the subject is a permanent fault, Malformed; so is a log entry without an inclusion proof. Whether the
+// entry and the timestamp are good is not looked at.
 //
 // SPEC: sigstore bundle format v0.3; cosign's BUNDLE_SPEC for the manifest. The hint is cosign's: the SHA-256 of the public key.
 func (b *Bundles) Compose(s artifact.Signature, subject artifact.Descriptor) (artifact.Manifest, []artifact.Blob, error) {
@@ -79,12 +59,14 @@ func (b *Bundles) Compose(s artifact.Signature, subject artifact.Descriptor) (ar
 		err = fmt.Errorf("the subject %.80q lacks a digest, type or size", subject.Digest)
 	case !statementMakes(s.Payload, artifact.Claim{Digest: subject.Digest}):
 		err = fmt.Errorf("the signature is not over the subject %.80q", subject.Digest)
+	case s.Entry != nil && s.Entry.Proof == nil:
+		err = errors.New("its log entry has no inclusion proof")
 	}
 	if err != nil {
 		return artifact.Manifest{}, nil, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("composing a bundle: %w", err))
 	}
 	content := protoBundle{MediaType: bundleType}
-	content.Material.PublicKey.Hint = base64.StdEncoding.EncodeToString(id)
+	content.Material = newMaterial(s, id)
 	content.Envelope.Payload, content.Envelope.PayloadType = s.Payload, payloadType
 	content.Envelope.Signatures = []dsseSignature{{Signature: s.Bytes}}
 	raw, err := encode(content)
@@ -105,8 +87,9 @@ func (b *Bundles) Compose(s artifact.Signature, subject artifact.Descriptor) (ar
 
 // Verify gives the signature in a bundle's manifest if it is valid for the claim: the manifest refers to the claim's
 // digest, and the bundle holds a statement of the type by which cosign signs, about this digest alone, under exactly one
-// signature, which verifies with a key that is known and not revoked. Attestations are none, whoever signed them, and
-// neither are bundles that carry a certificate instead of a key. Log entries and timestamps are not judged here.
+// signature, which verifies with a key that is known and not revoked, or with a certificate of such an identity, which was
+// alive at each time that is proven, of which there is one at least. Attestations are none, whoever signed them. Log entry and
+// timestamp come along where they are proven; what is not is as if it were not there.
 //
 // What cannot be read, has unknown fields or is beyond the limits (a manifest of 4 MiB with one layer, a bundle of
 // [MaxBundle], a payload of 64 KiB) holds no signature. A failing fetch is an error, unless it says that the bundle does not
@@ -120,15 +103,19 @@ func (b *Bundles) Verify(ctx context.Context, m artifact.Manifest, claim artifac
 	if err != nil {
 		return nil, err
 	}
-	s, hint, ok := readBundle(raw)
-	if !ok || !statementMakes(s.Payload, claim) {
+	f, ok := readBundle(raw)
+	if !ok || !statementMakes(f.Payload, claim) {
 		return nil, nil
 	}
-	key, ok := b.keys.verifier(signedBytes(artifact.Bundle, s.Payload), s.Bytes, hint)
+	var s artifact.Signature
+	if len(f.Certificates) > 0 {
+		s, ok = b.keys.keyless(f.Signature, f.timestamps)
+	} else {
+		s, ok = b.keys.byKey(f)
+	}
 	if !ok {
 		return nil, nil
 	}
-	s.KeyID = key.ID()
 	return []artifact.Signature{s}, nil
 }
 
@@ -142,21 +129,17 @@ func bundleLayer(m artifact.Manifest, digest string) (descriptor, bool) {
 	return layer, layer.MediaType == bundleType && layer.Size > 0 && layer.Size <= MaxBundle && artifact.ValidateDigest(layer.Digest) == nil
 }
 
-// readBundle reads a bundle with the library that verifiers read it with, so that none reads something else in it. hint is
-// the id of the key that its writer means, if it says so in cosign's way.
-func readBundle(raw []byte) (s artifact.Signature, hint string, ok bool) {
+// readBundle reads a bundle with the library that verifiers read it with, so that none reads something else in it.
+func readBundle(raw []byte) (found, bool) {
 	var parsed bundle.Bundle
 	if parsed.UnmarshalJSON(raw) != nil || parsed.GetMediaType() != bundleType {
-		return artifact.Signature{}, "", false
+		return found{}, false
 	}
-	key := parsed.GetVerificationMaterial().GetPublicKey()
 	envelope := parsed.GetDsseEnvelope()
-	if key == nil || envelope == nil || len(envelope.GetSignatures()) != 1 || envelope.GetPayloadType() != payloadType || len(envelope.GetPayload()) > maxPayload {
-		return artifact.Signature{}, "", false
+	if envelope == nil || len(envelope.GetSignatures()) != 1 || envelope.GetPayloadType() != payloadType || len(envelope.GetPayload()) > maxPayload {
+		return found{}, false
 	}
-	// The hint is no more than one: each writer has its own way of making it.
-	if id, err := base64.StdEncoding.DecodeString(key.GetHint()); err == nil {
-		hint = hex.EncodeToString(id)
-	}
-	return artifact.Signature{Format: artifact.Bundle, Payload: envelope.GetPayload(), Bytes: envelope.GetSignatures()[0].GetSig()}, hint, true
+	f, ok := readMaterial(parsed.GetVerificationMaterial())
+	f.Format, f.Payload, f.Bytes = artifact.Bundle, envelope.GetPayload(), envelope.GetSignatures()[0].GetSig()
+	return f, ok
 }

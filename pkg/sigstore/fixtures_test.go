@@ -107,7 +107,7 @@ func revoked(name string) sigstore.NamedKey {
 
 func newRing(tb testing.TB, named ...sigstore.NamedKey) *sigstore.Keyring {
 	tb.Helper()
-	r, err := sigstore.NewKeyring(named)
+	r, err := sigstore.NewKeyring(named, sigstore.Trust{})
 	if err != nil {
 		tb.Fatalf("NewKeyring: %v", err)
 	}

@@ -2,8 +2,6 @@ package sigstore
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,7 +24,7 @@ const (
 	Revoked KeyState = "revoked"
 )
 
-// NamedKey is a key, the name that policies call it by, and what it is good for.
+// NamedKey is a key or an identity, the name that policies call it by, and what it is good for.
 type NamedKey struct {
 	Name  string
 	State KeyState
@@ -34,21 +32,43 @@ type NamedKey struct {
 	Signer *keys.Key
 	// Public may be zero where there is a Signer.
 	Public keys.PublicKey
+	// Identity signs without a key of its own; Signer and Public are zero then, whatever the state.
+	Identity Identity
 }
 
-// Keyring signs with the keys that it has and says whose signatures count. It is immutable and safe for concurrent use.
+// id is that of the key or the identity.
+func (k NamedKey) id() string {
+	if k.Identity != nil {
+		return k.Identity.KeyID()
+	}
+	return k.Public.ID()
+}
+
+// Keyring signs with the keys that it has and says whose signatures count, and what beside them. It is immutable and safe
+// for concurrent use.
 type Keyring struct {
 	named map[string]NamedKey
 	// names are in the order in which the keys were given.
 	names []string
-	// valid are the keys whose signatures count: the active ones first, because most signatures are by them.
-	valid []keys.PublicKey
+	// valid are the keys whose signatures count: the active ones first, because most signatures are by them. The same is true
+	// of identities.
+	valid      []validKey
+	identities []Identity
+	trust      Trust
+}
+
+// validKey is a key with what its signatures name it by.
+type validKey struct {
+	keys.PublicKey
+
+	der []byte
 }
 
 // NewKeyring validates the keys and reports all that is wrong at once. Each key has a name and a state of its own: the
-// same key under two names is an error, and so is a ring by which nothing could ever verify.
-func NewKeyring(named []NamedKey) (*Keyring, error) {
-	r := &Keyring{named: make(map[string]NamedKey, len(named))}
+// same key under two names is an error, and so is a ring by which nothing could ever verify. The trust says which log entries
+// and timestamps count.
+func NewKeyring(named []NamedKey, trust Trust) (*Keyring, error) {
+	r := &Keyring{named: make(map[string]NamedKey, len(named)), trust: trust}
 	owner := make(map[string]string, len(named))
 	var errs []error
 	for i, k := range named {
@@ -63,22 +83,27 @@ func NewKeyring(named []NamedKey) (*Keyring, error) {
 			errs = append(errs, fmt.Errorf("keys[%d] %.64q: the name is taken", i, k.Name))
 			continue
 		}
-		if name, known := owner[k.Public.ID()]; known {
+		if name, known := owner[k.id()]; known {
 			errs = append(errs, fmt.Errorf("keys[%d] %.64q: it is the same key as %.64q: a key has one name and one state", i, k.Name, name))
 			continue
 		}
-		owner[k.Public.ID()] = k.Name
+		owner[k.id()] = k.Name
 		r.named[k.Name] = k
 		r.names = append(r.names, k.Name)
 	}
 	for _, state := range []KeyState{Active, VerifyOnly} {
 		for _, name := range r.names {
-			if k := r.named[name]; k.State == state {
-				r.valid = append(r.valid, k.Public)
+			k := r.named[name]
+			switch {
+			case k.State != state:
+			case k.Identity != nil:
+				r.identities = append(r.identities, k.Identity)
+			default:
+				r.valid = append(r.valid, validKey{PublicKey: k.Public, der: derOf(k.Public)})
 			}
 		}
 	}
-	if len(errs) == 0 && len(r.valid) == 0 {
+	if len(errs) == 0 && len(r.valid)+len(r.identities) == 0 {
 		errs = append(errs, errors.New("no key is active or verify-only: nothing could ever count as signed"))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -96,6 +121,10 @@ func (k NamedKey) validate() error {
 	switch {
 	case k.Name == "":
 		return errors.New("it has no name")
+	case k.Identity != nil && (k.Signer != nil || !k.Public.IsZero()):
+		return errors.New("it is a key and an identity: give one of them")
+	case k.Identity != nil:
+		return nil
 	case k.State == Active && k.Signer == nil:
 		return errors.New("an active key signs: it needs its private key")
 	case k.State != Active && k.Signer != nil:
@@ -116,7 +145,7 @@ func (k NamedKey) validate() error {
 // claim that cannot be signed is a permanent one.
 func (r *Keyring) Sign(ctx context.Context, name string, format artifact.Format, claim artifact.Claim) (artifact.Signature, error) {
 	k := r.named[name]
-	if k.Signer == nil {
+	if !k.signs() {
 		return artifact.Signature{}, r.noSigner(name)
 	}
 	body, err := newPayload(format, claim)
@@ -127,17 +156,31 @@ func (r *Keyring) Sign(ctx context.Context, name string, format artifact.Format,
 		return artifact.Signature{}, fault.Newf(fault.Transient, fault.TooLarge,
 			"signing: with its annotations the payload has %d bytes, at most %d are read back: configure fewer", len(body), maxPayload)
 	}
-	signature, err := k.Signer.Sign(ctx, signedBytes(format, body))
+	s, err := k.sign(ctx, signedBytes(format, body))
 	if err != nil {
 		return artifact.Signature{}, err
 	}
-	return artifact.Signature{Format: format, KeyID: k.Public.ID(), Payload: body, Bytes: signature}, nil
+	s.Format, s.KeyID, s.Payload = format, k.id(), body
+	return s, nil
+}
+
+// sign signs with the key or as the identity.
+func (k NamedKey) sign(ctx context.Context, message []byte) (artifact.Signature, error) {
+	if k.Identity != nil {
+		return k.Identity.Sign(ctx, message)
+	}
+	signature, err := k.Signer.Sign(ctx, message)
+	return artifact.Signature{Bytes: signature, PublicKey: derOf(k.Public)}, err
+}
+
+func (k NamedKey) signs() bool {
+	return k.Signer != nil || k.Identity != nil && k.State == Active
 }
 
 func (r *Keyring) noSigner(name string) error {
 	var signers []string
 	for _, n := range r.names {
-		if r.named[n].Signer != nil {
+		if r.named[n].signs() {
 			signers = append(signers, n)
 		}
 	}
@@ -149,25 +192,11 @@ func (r *Keyring) noSigner(name string) error {
 	return fault.Newf(fault.Transient, fault.KeyUnavailable, "signing: key %.64q %s; these sign: [%s]", name, problem, strings.Join(signers, ", "))
 }
 
-// Valid says whether s is a signature by the key that it names, which is known and not revoked, over a payload that makes
-// this claim. Annotations do not matter.
-func (r *Keyring) Valid(s artifact.Signature, claim artifact.Claim) bool {
-	if len(s.Payload) > maxPayload || !makes(s.Format, s.Payload, claim) {
-		return false
-	}
-	for _, key := range r.valid {
-		if key.ID() == s.KeyID {
-			return key.Verifies(signedBytes(s.Format, s.Payload), s.Bytes)
-		}
-	}
-	return false
-}
-
 // Accepts says whether signatures by the key with this id count where the key of this name signs: they do if it is that
 // very key and not revoked, or any verify-only key. That another project's key is active does not make it count here.
 func (r *Keyring) Accepts(name, keyID string) bool {
 	for _, k := range r.named {
-		if k.Public.ID() == keyID {
+		if k.id() == keyID {
 			return k.State == VerifyOnly || k.State == Active && k.Name == name
 		}
 	}
@@ -178,45 +207,34 @@ func (r *Keyring) Accepts(name, keyID string) bool {
 // signing key has makes none.
 func (r *Keyring) Deterministic(name string) bool {
 	k := r.named[name]
-	return k.Signer == nil || k.Signer.Deterministic()
+	return !k.signs() || k.Identity == nil && k.Signer.Deterministic()
 }
 
-// KeySet names the keys that are not revoked, in 16 hexadecimal digits: it is another one whenever one comes, goes or is
-// revoked. Their names, their order and which of them sign do not matter.
+// Keyless says whether the key of this name is an identity, whose certificates live for minutes.
+func (r *Keyring) Keyless(name string) bool { return r.named[name].Identity != nil }
+
+// KeySet names the keys and identities that are not revoked, and the logs and authorities that are trusted, in 16 hexadecimal
+// digits: it is another one whenever one comes, goes or is revoked. The keys' names, their order and which of them sign do not
+// matter.
 func (r *Keyring) KeySet() string {
-	ids := make([]string, len(r.valid))
-	for i, key := range r.valid {
-		ids[i] = key.ID()
+	var ids []string
+	for _, key := range r.valid {
+		ids = append(ids, key.ID())
 	}
-	slices.Sort(ids)
-	sum := sha256.Sum256([]byte(strings.Join(ids, " ")))
-	return hex.EncodeToString(sum[:8])
+	for _, identity := range r.identities {
+		ids = append(ids, identity.KeyID()+idOf(identity))
+	}
+	if set := r.trust.Set(); set != "" {
+		ids = append(ids, "trust:"+set)
+	}
+	return shortHash(ids)
 }
 
 // KeyID is the id of the key of this name, whatever its state; false if there is none.
 func (r *Keyring) KeyID(name string) (string, bool) {
 	k, known := r.named[name]
-	return k.Public.ID(), known
-}
-
-// verifier finds the valid key by which a signature over these bytes verifies. The one with the hinted id is tried first.
-func (r *Keyring) verifier(signed, signature []byte, hint string) (keys.PublicKey, bool) {
-	for _, hinted := range []bool{true, false} {
-		for _, key := range r.valid {
-			if (key.ID() == hint) == hinted && key.Verifies(signed, signature) {
-				return key, true
-			}
-		}
+	if !known {
+		return "", false
 	}
-	return keys.PublicKey{}, false
-}
-
-// mayVerify says whether the signature could be that of a valid and accepted key over the bytes with this SHA-256.
-func (r *Keyring) mayVerify(sum, signature []byte, accepts func(keyID string) bool) bool {
-	for _, key := range r.valid {
-		if accepts(key.ID()) && (key.NeedsPayload() || key.VerifiesHash(sum, signature)) {
-			return true
-		}
-	}
-	return false
+	return k.id(), true
 }

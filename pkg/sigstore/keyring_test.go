@@ -40,12 +40,12 @@ func TestNewKeyringRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if r, err := sigstore.NewKeyring(tt.keys); err == nil || r != nil || !strings.Contains(err.Error(), tt.want) {
+			if r, err := sigstore.NewKeyring(tt.keys, sigstore.Trust{}); err == nil || r != nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("NewKeyring() = %v, %v, want an error with %q", r, err, tt.want)
 			}
 		})
 	}
-	_, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: "a"}, {Name: "b", State: sigstore.Active}, active("p256"), active("p256")})
+	_, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: "a"}, {Name: "b", State: sigstore.Active}, active("p256"), active("p256")}, sigstore.Trust{})
 	for _, want := range []string{"keys[0]", "keys[1]", "keys[3]"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("NewKeyring() = %v, want all problems, %s among them", err, want)

@@ -35,8 +35,10 @@ func (l *Legacy) Candidate(d artifact.Descriptor) bool {
 }
 
 // Verify gives the signatures in a signature manifest that are valid for the claim: each verifies with a key that is known,
-// not revoked and accepted, over a payload that names the claim's digest and identity, with whatever annotations. Without any, the
-// manifest does not make the digest signed.
+// not revoked and accepted, over a payload that names the claim's digest and identity, with whatever annotations. One with a
+// certificate of such an identity counts if the certificate was alive at each time that is proven, of which there is one at
+// least. Without any, the manifest does not make the digest signed. Log entries and timestamps come along where they are
+// proven; what is not is as if it were not there. One signature may come several times, with different material.
 //
 // Layers that are something else are ignored, and so is a manifest that cannot be read or is beyond the limits (4 MiB,
 // 1,000 layers, 64 KiB a payload). The payloads that this program would write itself, with the claim's annotations and
@@ -55,10 +57,10 @@ func (l *Legacy) Verify(
 	if err != nil {
 		return nil, fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("verifying a signature: %w", err))
 	}
-	var found []artifact.Signature
+	var counting []artifact.Signature
 	var failed error
 	for _, layer := range parsed.Layers {
-		signature, sum, ok := readLayer(layer)
+		f, sum, ok := readLayer(layer)
 		if !ok {
 			continue
 		}
@@ -67,7 +69,7 @@ func (l *Legacy) Verify(
 			continue // nobody can read it
 		}
 		if body == nil {
-			if !l.keys.mayVerify(sum, signature, accepts) {
+			if !l.keys.mayVerify(sum, f, accepts) {
 				continue
 			}
 			if body, err = fetchBlob(ctx, layer, fetch); err != nil {
@@ -78,14 +80,19 @@ func (l *Legacy) Verify(
 				continue
 			}
 		}
-		if key, ok := l.keys.verifier(body, signature, ""); ok && accepts(key.ID()) {
-			found = append(found, artifact.Signature{Format: artifact.Legacy, KeyID: key.ID(), Payload: body, Bytes: signature})
+		f.Payload = body
+		s, ok := l.keys.byKey(f)
+		if !ok {
+			s, ok = l.keys.keyless(f.Signature, f.timestamps)
+		}
+		if ok && accepts(s.KeyID) {
+			counting = append(counting, s)
 		}
 	}
-	if len(found) == 0 && failed != nil {
+	if len(counting) == 0 && failed != nil {
 		return nil, failed
 	}
-	return found, nil
+	return counting, nil
 }
 
 // knownDocuments are the payloads, by their digest, that need not be fetched.
@@ -106,18 +113,20 @@ func knownDocuments(claim artifact.Claim) (map[string][]byte, error) {
 	return known, nil
 }
 
-// readLayer gives the signature of a layer and the SHA-256 of its payload; false if the layer is none of a signature.
-func readLayer(layer descriptor) (signature, sum []byte, ok bool) {
+// readLayer gives the signature of a layer, without its payload, and the SHA-256 of that; false if the layer is none of a
+// signature.
+func readLayer(layer descriptor) (f found, sum []byte, ok bool) {
 	encoded := layer.Annotations[signatureNote]
 	if !carriesSignature(layer) || layer.Size > maxPayload || len(encoded) > base64.StdEncoding.EncodedLen(maxSignature) {
-		return nil, nil, false
+		return found{}, nil, false
 	}
-	signature, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
-		return nil, nil, false
+	f = readNotes(layer.Annotations)
+	var err error
+	if f.Bytes, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+		return found{}, nil, false
 	}
 	sum, err = hex.DecodeString(strings.TrimPrefix(layer.Digest, "sha256:"))
-	return signature, sum, err == nil
+	return f, sum, err == nil
 }
 
 // carriesSignature says whether a layer is a signature by its form, whoever made it.

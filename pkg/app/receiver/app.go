@@ -20,6 +20,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/harbor"
@@ -62,26 +63,36 @@ type App struct {
 	public   *httpserver.Server
 	ops      *httpserver.Server
 	health   *httpserver.Ops
+	monitor  *dependency.Monitor
+	gauges   *ledger.Gauges
 
 	// What follows is set by the start of its part, before any part that uses it starts. Health checks may come earlier:
 	// they wait for connected.
 	server    *queue.Server
 	queue     *queue.Client
 	connected chan struct{}
+	// made is when New began.
+	made time.Time
 }
 
 // New validates the configuration, reads keys, tokens and secrets, opens the database, and binds the listeners. ctx bounds
 // the opening of a large database alone.
 func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App, error) {
-	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
+	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{}), made: time.Now()}
 	var err error
-	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
+	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile, Resolver: cfg.Egress.Resolver}); err != nil {
 		return nil, err
 	}
 	if a.store, err = sqldb.Open(ctx, sqldb.Config{Path: cfg.Ledger.SQLite.Path, Logger: logger}); err != nil {
 		return nil, errors.Join(err, a.dialer.Close())
 	}
 	engine, err := a.build() //nolint:contextcheck // what it makes is asked with contexts of its own
+	if err == nil {
+		err = a.watchDependencies()
+	}
+	if err == nil {
+		a.gauges, err = ledger.NewGauges(ledger.GaugesConfig{View: a.store, Registerer: a.registry, Logger: logger})
+	}
 	if err == nil {
 		err = a.listen(engine) //nolint:contextcheck // binding a listener waits for nobody
 	}
@@ -184,7 +195,7 @@ func (a *App) buildAPI() (*api.API, error) {
 		return nil, err
 	}
 	return api.New(api.Config{
-		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, Access: guard,
+		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, Access: guard, Trust: a.trust,
 		Registry: a.cfg.Harbor.PublicHost, Keys: keys, Logger: a.logger,
 	})
 }
@@ -260,6 +271,8 @@ func (a *App) Run(ctx context.Context) error {
 	// and the keys are served.
 	g.Add("queue", lifecycle.Component{Stop: a.closeQueue})
 	g.Go("queue start", a.startQueue)
+	g.Go("probing dependencies", a.monitor.Run)
+	g.Go("metrics of the report", a.gauges.Run)
 	a.addWork(g, projector)
 	shell.AddListener(g, "public listener", a.public)
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
@@ -275,6 +288,7 @@ func (a *App) Run(ctx context.Context) error {
 // addWork adds what needs the queue.
 func (a *App) addWork(g *lifecycle.Group, projector *ledger.Projector) {
 	add := func(name string, run func(context.Context) error) { g.Go(name, a.onceConnected(run)) }
+	add("measuring the queue", func(ctx context.Context) error { return a.queue.MeasureUsage(ctx) })
 	add("ledger projection", projector.Run)
 	known := memory{view: a.store, projector: projector}
 	add("answers about digests", a.answer(reconcile.TopicKnown, reconcile.AnswerKnown(known)))

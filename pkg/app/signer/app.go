@@ -15,7 +15,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/app/shell"
+	"github.com/harborseal/harborseal/pkg/canary"
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/httpserver"
@@ -47,8 +49,11 @@ type App struct {
 	registry  *prometheus.Registry
 	dialer    *egress.Dialer
 	transport *http.Transport
-	images    *registry.Client
-	harbor    *harbor.Client
+	// registryTransport and the transport of harbor and listing are behind the breakers.
+	registryTransport           http.RoundTripper
+	registryBreaker, apiBreaker *dependency.Breaker
+	images                      *registry.Client
+	harbor                      *harbor.Client
 	// listing is Harbor as sweeps ask it, within their budget.
 	listing  *harbor.Client
 	budget   *reconcile.Budget
@@ -62,16 +67,19 @@ type App struct {
 	queue      *queue.Client
 	connected  chan struct{}
 	reconciler *reconcile.Reconciler
+	signing    *signing.Service
+	monitor    *dependency.Monitor
+	canary     *canary.Canary
 }
 
 // New validates the configuration, reads keys and secrets, and binds the listener for health and metrics.
 func New(ctx context.Context, cfg *config.Signer, logger zerolog.Logger) (*App, error) {
 	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
 	var err error
-	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile}); err != nil {
+	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile, Resolver: cfg.Egress.Resolver}); err != nil {
 		return nil, err
 	}
-	if err := a.build(ctx); err != nil {
+	if err := errors.Join(a.build(ctx), a.watchDependencies()); err != nil {
 		return nil, errors.Join(err, a.engine.close(), a.dialer.Close())
 	}
 	if err := a.listen(); err != nil { //nolint:contextcheck // it binds an address: it waits for nobody
@@ -84,7 +92,7 @@ func New(ctx context.Context, cfg *config.Signer, logger zerolog.Logger) (*App, 
 // connects to nothing else.
 func Check(ctx context.Context, cfg *config.Signer) error {
 	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
-	return errors.Join(config.CheckFiles(cfg), a.build(ctx), a.engine.unproven(), a.engine.close(), shell.CheckQueue(cfg.Queue))
+	return errors.Join(config.CheckFiles(cfg), a.build(ctx), a.engine.unproven(), a.engine.close(), shell.CheckQueue(cfg.Queue), shell.CheckSecret(cfg.Canary.SecretFile))
 }
 
 func (a *App) build(ctx context.Context) error {
@@ -94,9 +102,16 @@ func (a *App) build(ctx context.Context) error {
 	if a.transport, err = egress.NewTransport(a.dialer, h.CAFile); err != nil {
 		return err
 	}
+	if a.registryTransport, a.registryBreaker, err = a.guard(onRegistry); err != nil {
+		return err
+	}
+	var apiTransport http.RoundTripper
+	if apiTransport, a.apiBreaker, err = a.guard(onHarborAPI); err != nil {
+		return err
+	}
 	if a.images, err = registry.New(registry.Config{
 		URL: h.URL, StorageOrigins: h.StorageOrigins, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
-		Transport: a.transport, Logger: a.logger, Registerer: a.registry,
+		Transport: a.registryTransport, Logger: a.logger, Registerer: a.registry,
 	}); err != nil {
 		return err
 	}
@@ -105,7 +120,7 @@ func (a *App) build(ctx context.Context) error {
 	}
 	api := harbor.Config{
 		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, UserAgent: h.UserAgent, Timeout: h.Timeout,
-		PageSize: int64(a.cfg.Sweep.PageSize), Transport: a.transport, Registerer: a.registry,
+		PageSize: int64(a.cfg.Sweep.PageSize), Transport: apiTransport, Registerer: a.registry,
 	}
 	if a.harbor, err = harbor.New(api); err != nil {
 		return err
@@ -171,8 +186,14 @@ func (a *App) Run(ctx context.Context) error {
 		return a.queue.Answer(ctx, preflight.Topic, answerers, preflight.Handler(a.preflight))
 	})
 	g.Go("checking formats", a.checkFormats)
+	g.Go("measuring the queue", func(ctx context.Context) error { return a.queue.MeasureUsage(ctx) })
+	g.Go("probing dependencies", func(ctx context.Context) error { return a.monitor.Run(ctx) })
+	g.Go("answers about trust", func(ctx context.Context) error { return a.queue.Answer(ctx, shell.TrustTopic, 1, a.answerTrust) })
 	g.Go("looking at written tags", a.engine.watch.Run)
+	g.Add("signing service", lifecycle.Component{Start: a.startSigning})
 	g.Go("signing", a.sign)
+	g.Go("paying log debts", a.payDebts)
+	a.addCanary(g)
 	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
 	g.Add("reconciler", lifecycle.Component{Start: a.startReconciler})
 	g.Go("proposing sweeps", func(ctx context.Context) error { return a.reconciler.Run(ctx) })
@@ -209,19 +230,40 @@ func (a *App) connect(ctx context.Context) error {
 	return nil
 }
 
-func (a *App) sign(ctx context.Context) error {
+func (a *App) startSigning(context.Context) error {
+	cfg := a.signingConfig()
+	cfg.Queue, cfg.Policies, cfg.Watch = a.queue, policies{a.policies, a.queue}, a.engine.watch
+	cfg.MaxAge, cfg.Logger, cfg.Registerer = a.cfg.Sign.MaxAge, a.logger, a.registry
+	var err error
+	a.signing, err = signing.New(cfg)
+	return err
+}
+
+// signingConfig has what makes signatures, for the service and for the doctor.
+func (a *App) signingConfig() signing.Config {
 	e := &a.engine
-	service, err := signing.New(signing.Config{
+	cfg := signing.Config{
 		Registry: a.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Verifier: e.verifier, Merger: e.merger, Harbor: a.harbor,
-		Queue: a.queue, Policies: policies{a.policies, a.queue}, Watch: e.watch,
-		MaxAge: a.cfg.Sign.MaxAge, Logger: a.logger, Registerer: a.registry,
-	})
-	if err != nil {
-		return err
+		Logs: &e.proofs,
 	}
+	if e.proofs.authority != nil {
+		cfg.Timestamps = e.proofs.authority
+	}
+	return cfg
+}
+
+func (a *App) sign(ctx context.Context) error {
 	return a.queue.Consume(ctx, queue.ConsumeConfig{
-		Slots: a.cfg.Sign.Concurrency, Drain: a.cfg.Shutdown.Drain, Cap: a.inFlight,
-		Handle: func(ctx context.Context, d *queue.Delivery) { service.Handle(ctx, d) },
+		Slots: a.cfg.Sign.Concurrency, Aside: a.cfg.Sign.LogConcurrency, Drain: a.cfg.Shutdown.Drain, Cap: a.inFlight, Gate: a.gate, Hold: a.hold,
+		Handle: func(ctx context.Context, d *queue.Delivery) { a.signing.Handle(ctx, d) },
+	})
+}
+
+// payDebts has slots of its own: nearly all of the time is waiting for a log.
+func (a *App) payDebts(ctx context.Context) error {
+	return a.queue.ConsumeDebts(ctx, queue.ConsumeConfig{
+		Slots: a.cfg.Sign.LogConcurrency, Drain: a.cfg.Shutdown.Drain, Gate: a.gate, Hold: a.hold,
+		Handle: func(ctx context.Context, d *queue.Delivery) { a.signing.Pay(ctx, d) },
 	})
 }
 

@@ -78,6 +78,8 @@ func Doctor(ctx context.Context, cfg *config.Signer, opts DoctorOptions) Report 
 	opts.Progress("opening the keys")
 	d.open(ctx)
 	d.checkKeys(ctx)
+	opts.Progress("asking logs, timestamp authorities and key services")
+	d.checkDependencies(ctx)
 	opts.Progress("asking Harbor")
 	d.checkHarbor(ctx)
 	opts.Progress("asking the queue")
@@ -143,7 +145,7 @@ func (d *doctor) open(ctx context.Context) {
 	if buildErr := d.app.build(ctx); d.app.listing == nil {
 		err = errors.Join(err, buildErr)
 		// The keys come last, and say themselves what is wrong with them.
-		_ = d.app.engine.openKeys(ctx, d.cfg.Keys, d.app.dialer)
+		_ = d.app.engine.openKeys(ctx, d.app)
 	}
 	if err != nil {
 		c.Status, c.Detail, c.Fix = preflight.Failed, err.Error(), "mend what the detail names; signer --check-config says it as well"
@@ -165,7 +167,9 @@ func (d *doctor) checkHarbor(ctx context.Context) {
 }
 
 func (d *doctor) signer() preflight.ForSigner {
-	s := preflight.ForSigner{Harbor: d.app.harbor, Keys: noKeys{}, Defaults: d.cfg.Terms(), Account: d.cfg.Harbor.Username}
+	s := preflight.ForSigner{
+		Harbor: d.app.harbor, Keys: noKeys{}, Defaults: d.cfg.Terms(), Account: d.cfg.Harbor.Username, Means: d.app.means,
+	}
 	if d.ring != nil {
 		s.Keys = d.ring
 	}

@@ -29,11 +29,12 @@ func (d *doctor) checkKeys(ctx context.Context) {
 			d.add(c)
 			continue
 		}
-		named = append(named, sigstore.NamedKey{
-			Name: d.cfg.Keys[i].Name, State: sigstore.KeyState(d.cfg.Keys[i].State), Public: k.public, Signer: k.signer,
-		})
+		named = append(named, k.named(d.cfg.Keys[i]))
 		c.Detail = "key id " + k.public.ID()
-		if k.signer == nil {
+		if identity := k.named(d.cfg.Keys[i]).Identity; identity != nil {
+			c.Detail = "identity id " + identity.KeyID()
+		}
+		if d.cfg.Keys[i].State != config.Active {
 			c.Detail = string(d.cfg.Keys[i].State) + ", " + c.Detail
 		}
 		d.add(c)
@@ -41,7 +42,7 @@ func (d *doctor) checkKeys(ctx context.Context) {
 	if len(named) == 0 {
 		return
 	}
-	ring, err := sigstore.NewKeyring(named)
+	ring, err := sigstore.NewKeyring(named, d.app.engine.proofs.trust())
 	if err != nil {
 		d.add(preflight.Check{
 			Name: preflight.Configuration, Subject: "keys", Status: preflight.Failed, Detail: err.Error(),
@@ -62,6 +63,8 @@ func fixOf(k config.Key) string {
 	switch {
 	case k.State != config.Active:
 		return "put the public key where public_key_file says, in PEM"
+	case k.Keyless():
+		return "check roots_file, issuer and subject; whether Fulcio gives a certificate is a check of its own"
 	case k.KMS != "":
 		return "see that the KMS answers this machine, that the credentials are good, and that they may use this key"
 	case k.PKCS11 != config.PKCS11{}:

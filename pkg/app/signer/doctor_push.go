@@ -1,11 +1,8 @@
 package signer
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -13,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/canary"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
@@ -88,10 +86,9 @@ func (d *doctor) signImage(ctx context.Context, c preflight.Check, ref artifact.
 	e := &d.app.engine
 	journal := &testQueue{}
 	policies := testPolicies{d.book}
-	service, err := signing.New(signing.Config{
-		Registry: d.app.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Verifier: e.verifier, Merger: e.merger,
-		Harbor: d.app.harbor, Queue: journal, Policies: policies, Logger: zerolog.Nop(),
-	})
+	cfg := d.app.signingConfig()
+	cfg.Queue, cfg.Policies, cfg.Logger = journal, policies, zerolog.Nop()
+	service, err := signing.New(cfg)
 	if err != nil {
 		return fail(err.Error())
 	}
@@ -175,6 +172,9 @@ func (*testQueue) LastReceived(context.Context, artifact.Ref) (uint64, artifact.
 // LastQueued implements signing.Queue.
 func (*testQueue) LastQueued(context.Context, artifact.Ref) (uint64, error) { return 0, nil }
 
+// EnqueueDebt implements signing.Queue: nobody pays for a test image.
+func (*testQueue) EnqueueDebt(context.Context, artifact.Request) (bool, error) { return true, nil }
+
 // LedgerSeq implements signing.Queue.
 func (*testQueue) LedgerSeq(context.Context) (uint64, error) { return 1, nil }
 
@@ -198,11 +198,17 @@ func (t *testDelivery) Request() artifact.Request { return t.request }
 // Attempts implements signing.Delivery.
 func (*testDelivery) Attempts() uint64 { return 1 }
 
+// Tries implements signing.Delivery.
+func (*testDelivery) Tries() uint64 { return 1 }
+
 // FirstSeen implements signing.Delivery.
 func (t *testDelivery) FirstSeen() time.Time { return t.request.RequestedAt }
 
 // Done implements signing.Delivery.
 func (*testDelivery) Done(context.Context) error { return nil }
+
+// Aside implements signing.Delivery: there is no slot.
+func (*testDelivery) Aside(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
 
 // Retry implements signing.Delivery.
 func (*testDelivery) Retry(context.Context, time.Duration) error { return nil }
@@ -215,52 +221,18 @@ func (t *testDelivery) Bury(ctx context.Context, e artifact.Event) error {
 
 // pushImage pushes an image of one empty layer, which nobody has pushed before.
 func (d *doctor) pushImage(ctx context.Context, repository string) (artifact.Ref, error) {
-	layer, diff, err := emptyLayer()
+	image, err := canary.NewImage("signer doctor", time.Now())
 	if err != nil {
 		return artifact.Ref{}, err
 	}
-	configuration, err := json.Marshal(map[string]any{
-		"architecture": "amd64", "os": "linux", "created": time.Now().UTC().Format(time.RFC3339),
-		"config": map[string]any{"Labels": map[string]string{"org.opencontainers.image.title": "signer doctor " + rand.Text()}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{diff}},
-	})
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	describe := func(mediaType string, raw []byte) artifact.Descriptor {
-		return artifact.Descriptor{MediaType: mediaType, Digest: artifact.DigestOf(raw), Size: int64(len(raw))}
-	}
-	const mediaType = "application/vnd.oci.image.manifest.v1+json"
-	raw, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": mediaType,
-		"config": describe("application/vnd.oci.image.config.v1+json", configuration),
-		"layers": []artifact.Descriptor{describe("application/vnd.oci.image.layer.v1.tar+gzip", layer)},
-	})
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	ref, err := artifact.NewRef(repository, artifact.DigestOf(raw))
+	ref, err := artifact.NewRef(repository, image.Manifest.Digest)
 	if err != nil {
 		return artifact.Ref{}, fault.New(fault.Permanent, fault.Malformed, err)
 	}
-	for _, blob := range [][]byte{layer, configuration} {
-		if err := d.app.images.PushBlob(ctx, repository, artifact.Blob{Digest: artifact.DigestOf(blob), Raw: blob}); err != nil {
+	for _, blob := range image.Blobs {
+		if err := d.app.images.PushBlob(ctx, repository, blob); err != nil {
 			return artifact.Ref{}, err
 		}
 	}
-	return ref, d.app.images.PutManifest(ctx, repository, ref.Digest(), artifact.Manifest{MediaType: mediaType, Digest: ref.Digest(), Raw: raw})
-}
-
-// emptyLayer gives an archive without files, compressed, and the digest of what it is compressed of.
-func emptyLayer() (layer []byte, diff string, err error) {
-	empty := make([]byte, 1024)
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	if _, err := w.Write(empty); err != nil {
-		return nil, "", err
-	}
-	if err := w.Close(); err != nil {
-		return nil, "", err
-	}
-	return b.Bytes(), artifact.DigestOf(empty), nil
+	return ref, d.app.images.PutManifest(ctx, repository, ref.Digest(), image.Manifest)
 }

@@ -9,16 +9,21 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
+	"github.com/harborseal/harborseal/pkg/sigstore/fulcio"
 	"github.com/harborseal/harborseal/pkg/sigstore/keys"
 )
 
 // engine is what signs and verifies, from the keys to the decision.
 type engine struct {
 	keys     []openedKey // in the order of the configuration
+	proofs   proofs
 	ring     *sigstore.Keyring
 	legacy   *sigstore.Legacy
 	bundles  *sigstore.Bundles
@@ -31,12 +36,16 @@ type engine struct {
 // build opens the keys. What it has opened is closed by close, also after an error.
 func (e *engine) build(ctx context.Context, a *App) error {
 	var err error
-	if err := e.openKeys(ctx, a.cfg.Keys, a.dialer); err != nil {
+	if err := errors.Join(e.proofs.build(a), e.openKeys(ctx, a)); err != nil {
+		return err
+	}
+	if e.ring, err = sigstore.NewKeyring(e.named(a.cfg.Keys), e.proofs.trust()); err != nil {
 		return err
 	}
 	e.legacy, e.bundles = sigstore.NewLegacy(e.ring), sigstore.NewBundles(e.ring)
 	if e.verifier, err = signing.NewVerifier(signing.VerifierConfig{
 		Registry: a.images, Keys: e.ring, Legacy: e.legacy, Bundles: e.bundles, Harbor: a.harbor, PublicHost: a.cfg.Harbor.PublicHost,
+		Logs: &e.proofs, Timestamps: e.proofs.authority != nil,
 	}); err != nil {
 		return err
 	}
@@ -60,14 +69,15 @@ func (e *engine) unproven() error {
 }
 
 // openKeys opens all keys and reports all that is wrong with them at once.
-func (e *engine) openKeys(ctx context.Context, configured []config.Key, dialer *egress.Dialer) error {
+func (e *engine) openKeys(ctx context.Context, a *App) error {
+	configured := a.cfg.Keys
 	e.keys = make([]openedKey, len(configured))
 	var hsm, local []int
 	var wg sync.WaitGroup
 	for i, k := range configured {
 		switch {
 		case k.KMS != "":
-			wg.Go(func() { e.keys[i] = openKey(ctx, k, dialer) })
+			wg.Go(func() { e.keys[i] = openKey(ctx, k, a) })
 		case k.PKCS11 != config.PKCS11{}:
 			hsm = append(hsm, i)
 		default:
@@ -79,56 +89,111 @@ func (e *engine) openKeys(ctx context.Context, configured []config.Key, dialer *
 	for _, turns := range [][]int{hsm, local} {
 		wg.Go(func() {
 			for _, i := range turns {
-				e.keys[i] = openKey(ctx, configured[i], dialer)
+				e.keys[i] = openKey(ctx, configured[i], a)
 			}
 		})
 	}
 	wg.Wait()
 	var errs []error
-	var named []sigstore.NamedKey
-	for i, k := range e.keys {
+	for _, k := range e.keys {
 		errs = append(errs, k.err)
-		named = append(named, sigstore.NamedKey{
-			Name: configured[i].Name, State: sigstore.KeyState(configured[i].State), Public: k.public, Signer: k.signer,
-		})
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	return errors.Join(errs...)
+}
+
+// named gives the keys with their names and states.
+func (e *engine) named(configured []config.Key) []sigstore.NamedKey {
+	named := make([]sigstore.NamedKey, len(e.keys))
+	for i, k := range e.keys {
+		named[i] = k.named(configured[i])
 	}
-	var err error
-	e.ring, err = sigstore.NewKeyring(named)
-	return err
+	return named
 }
 
 // openedKey is a key of the configuration, or the error that names it. The zero value is one that was not opened.
 type openedKey struct {
+	name      string
 	public    keys.PublicKey
-	signer    *keys.Key       // nil for a key that does not sign
-	transport *http.Transport // nil where nothing is dialled
+	signer    *keys.Key           // nil for a key that does not sign
+	identity  *fulcio.Identity    // nil for a key, and for one that does not sign
+	retired   *fulcio.Retired     // nil for a key, and for one that signs
+	breaker   *dependency.Breaker // nil where nothing is asked to sign
+	transport *http.Transport     // nil where nothing is dialled
 	err       error
 }
 
 // openKey opens a key that signs, and reads one that does not. What it dials, it dials as everything here does. The caller
 // closes the result, also one with an error.
-func openKey(ctx context.Context, k config.Key, dialer *egress.Dialer) (o openedKey) {
-	if k.State != config.Active {
+func openKey(ctx context.Context, k config.Key, a *App) (o openedKey) {
+	o.name = k.Name
+	switch {
+	case k.Keyless():
+		o.err = o.openIdentity(k, a)
+	case k.State != config.Active:
 		if o.public, o.err = readPublicKey(k.PublicKeyFile); o.err != nil {
 			o.err = fmt.Errorf("key %q: %w", k.Name, o.err)
 		}
-		return o
-	}
-	s := source(k)
-	if k.KMS != "" {
-		if o.transport, o.err = egress.NewTransport(dialer, k.CAFile); o.err != nil {
-			o.err = fmt.Errorf("key %q: %w", k.Name, o.err)
-			return o
-		}
-		s.Transport = o.transport
-	}
-	if o.signer, o.err = keys.Open(ctx, s); o.err == nil {
-		o.public = o.signer.Public()
+	default:
+		o.err = o.openSigner(ctx, k, a)
 	}
 	return o
+}
+
+func (o *openedKey) openSigner(ctx context.Context, k config.Key, a *App) error {
+	s := source(k)
+	var err error
+	if k.KMS != "" {
+		if o.transport, err = egress.NewTransport(a.dialer, k.CAFile); err != nil {
+			return fmt.Errorf("key %q: %w", k.Name, err)
+		}
+		if o.breaker, err = a.breaker("kms/"+k.Name, dependency.ServerErrors); err != nil {
+			return err
+		}
+		s.Transport = o.breaker.RoundTripper(o.transport)
+	}
+	if o.signer, err = keys.Open(ctx, s); err != nil {
+		return err
+	}
+	o.public = o.signer.Public()
+	return nil
+}
+
+// openIdentity asks Fulcio nothing: its first certificate is asked for by the first signature, or by a probe.
+func (o *openedKey) openIdentity(k config.Key, a *App) error {
+	f := k.Fulcio
+	roots, err := os.ReadFile(f.RootsFile)
+	if err != nil {
+		return fmt.Errorf("key %q: %w", k.Name, err)
+	}
+	if k.State != config.Active {
+		o.retired, err = fulcio.NewRetired(k.Name, roots, f.Issuer, f.Subject)
+		return err
+	}
+	c := fulcio.Config{
+		Name: k.Name, URL: f.URL, Roots: roots, TokenFile: f.TokenFile, Issuer: f.Issuer, Subject: f.Subject, Timeout: k.Timeout,
+		Registerer: a.registry,
+	}
+	if o.transport, err = egress.NewTransport(a.dialer, f.CAFile); err != nil {
+		return fmt.Errorf("key %q: %w", k.Name, err)
+	}
+	if o.breaker, err = a.breaker("fulcio/"+k.Name, dependency.ServerErrors); err != nil {
+		return err
+	}
+	c.Transport = o.breaker.RoundTripper(o.transport)
+	o.identity, err = fulcio.New(c)
+	return err
+}
+
+// named gives the key with its name and state.
+func (o openedKey) named(k config.Key) sigstore.NamedKey {
+	n := sigstore.NamedKey{Name: k.Name, State: sigstore.KeyState(k.State), Public: o.public, Signer: o.signer}
+	switch {
+	case o.identity != nil:
+		n.Identity = o.identity
+	case o.retired != nil:
+		n.Identity = o.retired
+	}
+	return n
 }
 
 func (o openedKey) unproven() error {
@@ -144,6 +209,9 @@ func (o openedKey) close() error {
 	if o.signer != nil {
 		err = o.signer.Close()
 	}
+	if o.identity != nil {
+		o.identity.Close()
+	}
 	if o.transport != nil {
 		o.transport.CloseIdleConnections()
 	}
@@ -157,7 +225,10 @@ func PublicKey(ctx context.Context, cfg *config.Signer, name string) (keys.Publi
 	if i < 0 {
 		return keys.PublicKey{}, fmt.Errorf("the configuration has no key with the name %q", name)
 	}
-	o := openKey(ctx, cfg.Keys[i], &egress.Dialer{})
+	o := openKey(ctx, cfg.Keys[i], &App{cfg: cfg, dialer: &egress.Dialer{}, registry: prometheus.NewRegistry()})
+	if o.identity != nil {
+		return keys.PublicKey{}, errors.Join(fmt.Errorf("key %q is an identity, which has another key in each certificate: see trust-root", name), o.close())
+	}
 	if err := errors.Join(o.err, o.unproven(), o.close()); err != nil {
 		return keys.PublicKey{}, err
 	}
@@ -196,8 +267,11 @@ func source(k config.Key) keys.Source {
 func (e *engine) keyIDs() []string {
 	var ids []string
 	for _, k := range e.keys {
-		if k.signer != nil {
+		switch {
+		case k.signer != nil:
 			ids = append(ids, k.signer.ID())
+		case k.identity != nil:
+			ids = append(ids, k.identity.KeyID())
 		}
 	}
 	return ids
@@ -205,6 +279,7 @@ func (e *engine) keyIDs() []string {
 
 // close lets go of all keys at the same time: each may wait for calls that run.
 func (e *engine) close() error {
+	e.proofs.close()
 	errs := make([]error, len(e.keys))
 	var wg sync.WaitGroup
 	for i, k := range e.keys {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -118,6 +119,9 @@ func New(cfg Config) (*Identity, error) {
 
 // KeyID is the id that stands for the identity: see [artifact.IdentityID].
 func (i *Identity) KeyID() string { return i.keyID }
+
+// ID names the configured roots, for whoever has to know that they are other ones.
+func (i *Identity) ID() []byte { return slices.Clone(i.trust.id) }
 
 // Sign signs the message with ECDSA on P-256 over its SHA-256. Of the signature it gives Bytes, KeyID, PublicKey and
 // Certificates: the whole chain in DER, its own first and the root last, for a certificate whose life goes on for a tenth of

@@ -26,6 +26,9 @@ func NewRetired(name string, roots []byte, issuer, subject string) (*Retired, er
 // KeyID is [Identity.KeyID].
 func (r *Retired) KeyID() string { return r.verifier.keyID }
 
+// ID is [Identity.ID].
+func (r *Retired) ID() []byte { return r.verifier.ID() }
+
 // Sign is refused: the fault is transient, KeyUnavailable, as with every key that does not sign.
 func (r *Retired) Sign(context.Context, []byte) (artifact.Signature, error) {
 	return artifact.Signature{}, fault.Newf(fault.Transient, fault.KeyUnavailable, "signing as %s: it is retired", r.verifier.name)

@@ -2,6 +2,7 @@ package fulcio
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -26,10 +27,13 @@ const (
 type trust struct {
 	roots, intermediates *x509.CertPool
 	issuer, subject      string
+	// id names the roots.
+	id []byte
 }
 
 func newTrust(content []byte, issuer, subject string) (trust, error) {
-	t := trust{roots: x509.NewCertPool(), intermediates: x509.NewCertPool(), issuer: issuer, subject: subject}
+	sum := sha256.Sum256(content)
+	t := trust{roots: x509.NewCertPool(), intermediates: x509.NewCertPool(), issuer: issuer, subject: subject, id: sum[:]}
 	var problems []error
 	if issuer == "" {
 		problems = append(problems, errors.New("issuer is required"))

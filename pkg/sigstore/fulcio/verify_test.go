@@ -66,6 +66,9 @@ func TestVerify(t *testing.T) {
 	if retired.KeyID() != i.KeyID() {
 		t.Errorf("the id of the retired identity is %s, want %s", retired.KeyID(), i.KeyID())
 	}
+	if !slices.Equal(retired.ID(), i.ID()) || len(i.ID()) == 0 {
+		t.Errorf("the roots are named %x and %x, want the same name", retired.ID(), i.ID())
+	}
 	if _, err := retired.Sign(t.Context(), nil); fault.Of(err).Reason != fault.KeyUnavailable {
 		t.Errorf("the retired identity signs: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -117,6 +118,17 @@ func New(cfg Config) (*Authority, error) {
 
 // Name is what the configuration calls the authority.
 func (a *Authority) Name() string { return a.name }
+
+// ID names the chain, for whoever has to know that it is another one.
+func (a *Authority) ID() []byte {
+	h := sha256.New()
+	for _, c := range append(slices.Clone(a.chain.intermediates), a.chain.leaf, a.chain.root) {
+		if c != nil {
+			h.Write(c.Raw)
+		}
+	}
+	return h.Sum(nil)
+}
 
 // NotAfter is when the first certificate expires of those that are configured and the one that stamped last.
 func (a *Authority) NotAfter() time.Time {

@@ -51,6 +51,9 @@ func TestStamp(t *testing.T) {
 			cfg := configOf(s)
 			cfg.Chain = tt.chain(s.chain)
 			a := newAuthority(t, cfg)
+			if other := configOf(&server{chain: newChain(t)}); slices.Equal(a.ID(), newAuthority(t, other).ID()) {
+				t.Error("two chains have the same id")
+			}
 			response, at, err := a.Stamp(t.Context(), message)
 			if err != nil {
 				t.Fatalf("Stamp: %v", err)
