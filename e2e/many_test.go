@@ -71,7 +71,7 @@ func TestManyImages(t *testing.T) {
 	const images = 3000
 	h, project := ownHarbor(t), someProjects(1)[0]
 	s := newSweeper(t, h, []string{project}, func(o *harness.Options) {
-		o.Signers, o.AckWait, o.Format = 2, 30*time.Second, quickFormat(t, h)
+		o.Signers, o.AckWait, o.Format, o.Probe = 2, 30*time.Second, quickFormat(t, h), 5*time.Minute
 	})
 	all := s.pushMany(t, project+"/deeply/nested/app", images)
 	// Each request to sign is safe on the disk before the sweep goes on.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/harborseal/harborseal/e2e/harness"
 )
@@ -36,8 +37,16 @@ func (c counted) minus(before counted) counted {
 func TestRequestsOfASignature(t *testing.T) {
 	t.Parallel()
 	h := newEmulator(t, "")
-	s := newStage(t, h, 3, inEachFormat)
+	s := newStage(t, h, 3, func(projects []string) option {
+		each := inEachFormat(projects)
+		return func(o *harness.Options) {
+			each(o)
+			o.Probe = 5 * time.Minute
+		}
+	})
 	s.settled(t)
+	// Registry, API, token and queue are probed once at the start; their requests are none of a signature.
+	s.awaitCount(t, 4, "harborseal_dependency_up")
 	keys := otherKeys(t)
 	// What all signatures cost: the image, the look for signatures, the payload, the manifest, and the read-back.
 	legacy := counted{"GET manifest": 3, "POST upload": 1, "PUT upload": 1, "PUT manifest": 1}

@@ -124,6 +124,9 @@ func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
 		"egress":   Config{"record_file": s.egress("receiver")},
 		"shutdown": Config{"drain": "10s"},
 	}
+	if o.Probe != 0 {
+		Set(c, o.Probe.String(), "probe", "interval")
+	}
 	if len(o.Enabled) > 0 {
 		Set(c, append(o.Policies, Config{"projects": o.Enabled, "backfill": "all"}), "policies")
 	}
@@ -173,6 +176,9 @@ func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Confi
 	}
 	if o.Format != "" {
 		Set(c, o.Format, "sign", "format")
+	}
+	if o.Probe != 0 {
+		Set(c, o.Probe.String(), "probe", "interval")
 	}
 	if len(s.keys) > 1 {
 		Set(c, s.keys[0].Name, "sign", "key")

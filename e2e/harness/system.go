@@ -37,6 +37,8 @@ type Options struct {
 	// AckWait, Sweep: see the keys of the configuration; Sweep is that of full ones. 0 means 3 s, and a month: no sweep but the
 	// first.
 	AckWait, Sweep time.Duration
+	// Probe is the interval in which the programs ask what they depend on: theirs if it is 0. It is for tests that count requests.
+	Probe time.Duration
 	// Format is the signer's sign.format; empty leaves it out: one signature in each format where Harbor takes both.
 	Format string
 	// Keys are keys from elsewhere; none stands for a file that is made. The first one signs.
