@@ -89,7 +89,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 30s).
 	done
 
 .PHONY: bench
-bench: $(COSIGN_V2) ## Measure; a table with rates and ratios.
+bench: $(E2E_TOOLS) ## Measure; a table with rates and ratios.
 	@go run ./e2e/bench
 
 .PHONY: tools

@@ -1,10 +1,12 @@
-// Command bench measures what signing costs and prints tables. It has four parts:
+// Command bench measures what signing costs and prints tables. It has five parts:
 //
 //   - signing: the engine against the cosign program, cosign's library and a bare net/http loop (package compare), with the
 //     targets that it has to meet. With HARBOR_URL and friends, as for `make e2e`, this part alone is measured there.
 //   - footprint: how large the programs are, how long they take to start, and what each key provider adds.
 //   - system: the real programs with the Harbor emulator.
 //   - scale: the sweeps of a Harbor with a million digests (package scale), with the targets that they have to meet.
+//   - logs: what transparency logs and timestamps cost, with real servers (package logs), which the environment names as for
+//     `make e2e`.
 //
 // All share one machine with what they talk to. The numbers are good for comparing, on the same machine and in the same run;
 // they are not those of a real Harbor, whose write path is the bottleneck there. The command fails if a target is missed.
@@ -25,6 +27,7 @@ import (
 
 	"github.com/harborseal/harborseal/e2e/bench/compare"
 	"github.com/harborseal/harborseal/e2e/bench/footprint"
+	"github.com/harborseal/harborseal/e2e/bench/logs"
 	"github.com/harborseal/harborseal/e2e/bench/scale"
 	"github.com/harborseal/harborseal/e2e/harness"
 )
@@ -46,9 +49,12 @@ const (
 	partFootprint = "footprint"
 	partSystem    = "system"
 	partScale     = "scale"
+	partLogs      = "logs"
 )
 
-func allParts() []string { return []string{partSigning, partFootprint, partSystem, partScale} }
+func allParts() []string {
+	return []string{partSigning, partFootprint, partSystem, partScale, partLogs}
+}
 
 // options are the flags.
 type options struct {
@@ -56,6 +62,7 @@ type options struct {
 	quick                        bool
 	count                        float64
 	backlog, live, slotsOfSystem int
+	debts                        int
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -70,6 +77,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.backlog, "backlog", 1000, "system: images that wait when the signer starts")
 	flags.IntVar(&o.live, "live", 480, "system: images that are pushed while the signer works")
 	flags.IntVar(&o.slotsOfSystem, "in-flight", 32, "system: requests in work at once, and developers who push")
+	flags.IntVar(&o.debts, "debts", 10_000, "logs: entries that are owed when the log is back")
 	if err := flags.Parse(args); err != nil {
 		return o, fmt.Errorf("parsing flags: %w", err)
 	}
@@ -80,6 +88,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("parsing flags: -o %q: want table or json", o.output)
 	case o.count <= 0:
 		return o, errors.New("parsing flags: -count must be positive")
+	case o.debts <= 0:
+		return o, errors.New("parsing flags: -debts must be positive")
 	}
 	named := false
 	flags.Visit(func(f *flag.Flag) { named = named || f.Name == "parts" })
@@ -102,6 +112,7 @@ type result struct {
 	Footprint []footprint.Row `json:"footprint,omitempty"`
 	System    *systemResult   `json:"system,omitempty"`
 	Scale     *scale.Result   `json:"scale,omitempty"`
+	Logs      *logs.Result    `json:"logs,omitempty"`
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -146,6 +157,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 				content = scale.Quick(dir, stderr)
 			}
 			r.Scale, err = scale.Run(ctx, content)
+		case partLogs:
+			content := logs.Full(dir, o.debts, stderr)
+			if o.quick {
+				content = logs.Quick(dir, stderr)
+			}
+			r.Logs, err = logs.Run(ctx, content)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)
@@ -154,7 +171,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := r.write(stdout, o.output); err != nil {
 		return err
 	}
-	if r.Signing != nil && r.Signing.Missed() || r.Scale != nil && r.Scale.Missed() {
+	if r.Signing != nil && r.Signing.Missed() || r.Scale != nil && r.Scale.Missed() || r.Logs != nil && r.Logs.Missed() {
 		return errors.New("a target was missed")
 	}
 	return nil
@@ -187,6 +204,10 @@ func (r *result) write(out io.Writer, form string) error {
 	if r.Scale != nil {
 		_, _ = fmt.Fprintln(out)
 		errs = append(errs, r.Scale.Print(out))
+	}
+	if r.Logs != nil {
+		_, _ = fmt.Fprintln(out)
+		errs = append(errs, r.Logs.Print(out))
 	}
 	return errors.Join(errs...)
 }

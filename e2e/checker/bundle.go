@@ -25,7 +25,12 @@ func (c *Checker) judgeBundle(m signatureManifest, l layer, content []byte, dige
 	}
 	var bundle struct {
 		MediaType string `json:"mediaType"`
-		Envelope  struct {
+		Material  struct {
+			Certificate struct {
+				Raw []byte `json:"rawBytes"`
+			} `json:"certificate"`
+		} `json:"verificationMaterial"`
+		Envelope struct {
 			Payload     []byte `json:"payload"`
 			PayloadType string `json:"payloadType"`
 			Signatures  []struct {
@@ -42,7 +47,7 @@ func (c *Checker) judgeBundle(m signatureManifest, l layer, content []byte, dige
 	}
 	signature := envelope.Signatures[0].Signature
 	signed = string(signature)
-	if !verifies(c.key, preAuthenticated(envelope.PayloadType, envelope.Payload), signature) {
+	if !verifies(c.keyBehind(bundle.Material.Certificate.Raw), preAuthenticated(envelope.PayloadType, envelope.Payload), signature) {
 		return Foreign, "our key did not make this signature over this envelope", signed
 	}
 	switch {

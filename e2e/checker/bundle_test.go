@@ -43,6 +43,8 @@ type statement struct {
 	tag string
 	// note makes a manifest that differs from others with the same bundle.
 	note string
+	// beside are the log entries and timestamps beside a signature; nil for none.
+	beside func(t *testing.T, payload, signature []byte) proofs
 }
 
 // bundle pushes a bundle as cosign v3 does and gives the digests of its manifest and of itself.
@@ -57,9 +59,13 @@ func (g *garden) bundle(t *testing.T, digest string, s statement) (manifest, con
 	for i := range signatures {
 		signatures[i] = map[string]string{"sig": base64.StdEncoding.EncodeToString(signature(t, nil, s.key, []byte(signed)))}
 	}
+	material := map[string]any{"publicKey": map[string]string{"hint": "any"}}
+	if s.beside != nil {
+		s.beside(t, []byte(s.payload), signature(t, nil, s.key, []byte(signed))).into(material)
+	}
 	raw := encode(t, map[string]any{
 		"mediaType":            s.bundleType,
-		"verificationMaterial": map[string]any{"publicKey": map[string]string{"hint": "any"}},
+		"verificationMaterial": material,
 		"dsseEnvelope": map[string]any{
 			"payload": base64.StdEncoding.EncodeToString([]byte(s.payload)), "payloadType": s.payloadType, "signatures": signatures,
 		},

@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -21,6 +22,11 @@ const (
 	SignedThough   Rule = "signed though it should not be"
 	BadSignature   Rule = "bad signature"    // our key signed the wrong thing
 	Untrustworthy  Rule = "tampered payload" // what the registry stores is not what the manifest names
+	NotLogged      Rule = "not logged"       // no entry that counts beside a signature that should have one
+	LoggedTwice    Rule = "logged twice"     // more than one entry that counts for one signature
+	NotStamped     Rule = "not timestamped"  // no timestamp that counts beside a signature that should have one
+	BadProof       Rule = "bad proof"        // an entry or timestamp that does not count beside our signature
+	UnloggedBeside Rule = "unlogged bundle beside a logged legacy signature"
 	ReportMissing  Rule = "missing in the report"
 	ReportSurplus  Rule = "surplus in the report"
 	ReportWrong    Rule = "wrong in the report"
@@ -45,7 +51,11 @@ type Checker struct {
 	registry *Registry
 	host     string
 	key      crypto.PublicKey
+	// identity is whose certificates stand for our key, which is nil then; nil for a key.
+	identity *identity
 	formats  []Format
+	trust    *trusted
+	asked    Asked
 }
 
 // New makes a checker. The host is the one that signatures name; the key is one of ParseKey's. The formats are those in
@@ -54,7 +64,7 @@ func New(registry *Registry, host string, key crypto.PublicKey, formats ...Forma
 	if len(formats) == 0 {
 		formats = Formats()
 	}
-	return &Checker{registry: registry, host: host, key: key, formats: formats}
+	return &Checker{registry: registry, host: host, key: key, formats: formats, trust: &trusted{}}
 }
 
 // Evidence is what the registry holds about one manifest.
@@ -88,7 +98,10 @@ func (e Evidence) Foreign() []Signature {
 
 func (e Evidence) distinct(want func(Signature) bool) []Signature {
 	var kept []Signature
-	for _, s := range e.Signatures {
+	// Those with entries come first, so that one without is measured by them.
+	all := slices.Clone(e.Signatures)
+	slices.SortStableFunc(all, func(a, b Signature) int { return cmp.Compare(len(b.Entries), len(a.Entries)) })
+	for _, s := range all {
 		if want(s) && !slices.ContainsFunc(kept, s.same) {
 			kept = append(kept, s)
 		}
@@ -146,7 +159,7 @@ func (c *Checker) signatures(ctx context.Context, repository, digest string) (Ev
 }
 
 // Signed checks that a digest carries exactly one signature by our key in each format that is wanted and none in others,
-// that they are right, and that nothing which refers to the digest is signed itself.
+// that they are right and have beside them what is asked for, and that nothing which refers to the digest is signed itself.
 func (c *Checker) Signed(ctx context.Context, repository, digest string) (Evidence, []Violation, error) {
 	found, err := c.Look(ctx, repository, digest)
 	if errors.Is(err, ErrNotFound) {
@@ -158,7 +171,9 @@ func (c *Checker) Signed(ctx context.Context, repository, digest string) (Eviden
 	violations := c.badSignatures(repository, digest, found)
 	for _, format := range Formats() {
 		violations = append(violations, c.countSignatures(repository, digest, format, found)...)
+		violations = append(violations, c.proofs(repository, digest, format, found)...)
 	}
+	violations = append(violations, loggedOnce(repository, digest, found)...)
 	for _, accessory := range found.Accessories {
 		more, err := c.NotSigned(ctx, repository, accessory)
 		if err != nil {
@@ -193,7 +208,8 @@ func (c *Checker) countSignatures(repository, digest string, format Format, foun
 	return nil
 }
 
-// Once checks that a digest, signed or not, carries no more than one signature by our key in each format.
+// Once checks that a digest, signed or not, carries no more than one signature by our key in each format, and for each no more
+// than one log entry; and no unlogged bundle beside a logged legacy signature.
 func (c *Checker) Once(ctx context.Context, repository, digest string) ([]Violation, error) {
 	found, err := c.signatures(ctx, repository, digest)
 	if err != nil {
@@ -205,7 +221,7 @@ func (c *Checker) Once(ctx context.Context, repository, digest string) ([]Violat
 			violations = append(violations, signedTwice(repository, digest, format, valid))
 		}
 	}
-	return violations, nil
+	return append(violations, loggedOnce(repository, digest, found)...), nil
 }
 
 func signedTwice(repository, digest string, format Format, valid []Signature) Violation {
@@ -294,11 +310,14 @@ func (c *Checker) badSignatures(repository, digest string, found Evidence) []Vio
 	var violations []Violation
 	for _, s := range found.Signatures {
 		switch s.Verdict {
-		case WrongDigest, WrongIdentity, Attestation:
+		case WrongDigest, WrongIdentity, Attestation, Untimely:
 			violations = append(violations, Violation{BadSignature, repository, digest, string(s.Verdict) + ": " + s.Detail})
 		case Tampered:
 			violations = append(violations, Violation{Untrustworthy, repository, digest, s.Detail})
 		case Valid, Foreign, Malformed:
+		}
+		for _, detail := range s.Unproven {
+			violations = append(violations, Violation{BadProof, repository, digest, "in " + s.Manifest + ": " + detail})
 		}
 	}
 	return violations

@@ -34,6 +34,11 @@ type Row struct {
 	How             string         `json:"how"`
 	Note            string         `json:"note"`
 	Attempts        int            `json:"attempts"`
+	// LogState is empty, owed or logged; LogOwed are the formats for which an entry is owed.
+	LogState     string     `json:"log_state"`
+	LogOwed      []Format   `json:"log_owed"`
+	LogOwedSince *time.Time `json:"log_owed_since"`
+	LogReason    string     `json:"log_reason"`
 }
 
 // RowSignature is one signature in a row of the report.
@@ -41,6 +46,10 @@ type RowSignature struct {
 	Format Format `json:"format"`
 	KeyID  string `json:"key_id"`
 	Digest string `json:"digest"`
+	// Log and LogIndex name the entry that was verified; empty and 0 for none. So is TimestampedAt.
+	Log           string    `json:"log"`
+	LogIndex      int64     `json:"log_index"`
+	TimestampedAt time.Time `json:"timestamped_at"`
 }
 
 // Report is where the rows are asked for.
@@ -100,9 +109,10 @@ type Fact struct {
 }
 
 // Compare checks that the rows say what the registry says: for every fact one row, in state signed, with one signature by
-// our key for each format that is wanted, in a manifest that is really there; and no signed row beyond the facts.
+// our key for each format that is wanted, in a manifest that is really there, with the log entries and timestamps that it really
+// has, and nothing that is owed to a log; and no signed row beyond the facts.
 func (c *Checker) Compare(facts []Fact, rows []Row) ([]Violation, error) {
-	id, err := KeyID(c.key)
+	id, err := c.keyID()
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +177,18 @@ func (c *Checker) differences(f Fact, row Row, keyID string) []string {
 			differ("signatures", fmt.Sprint(row.Signatures), fmt.Sprintf("one in the format %s by the key %s, in a manifest that is there", format, keyID))
 		}
 	}
+	for _, s := range row.Signatures {
+		if detail := f.Evidence.disagrees(s); detail != "" {
+			all = append(all, detail)
+		}
+	}
+	want = ""
+	if slices.ContainsFunc(row.Signatures, func(s RowSignature) bool { return s.Log != "" }) {
+		want = "logged"
+	}
+	if row.LogState != want || len(row.LogOwed) > 0 || row.LogOwedSince != nil {
+		differ("log_state", fmt.Sprint(row.LogState, " ", row.LogOwed), want)
+	}
 	if first := row.Signatures[0]; row.KeyID != first.KeyID || row.SignatureDigest != first.Digest {
 		differ("key_id and signature_digest", row.KeyID+" "+row.SignatureDigest, first.KeyID+" "+first.Digest)
 	}
@@ -178,6 +200,26 @@ func (e Evidence) carries(format Format, manifest string) bool {
 	return slices.ContainsFunc(e.Signatures, func(s Signature) bool {
 		return s.Verdict == Valid && s.Format == format && s.Manifest == manifest
 	})
+}
+
+// disagrees compares what a row says of a signature's log entry and timestamp with what the manifest carries.
+func (e Evidence) disagrees(row RowSignature) string {
+	at := slices.IndexFunc(e.Signatures, func(s Signature) bool {
+		return s.Verdict == Valid && s.Format == row.Format && s.Manifest == row.Digest
+	})
+	if at < 0 {
+		return "" // that is told already
+	}
+	there := e.Signatures[at]
+	logged := func(o Entry) bool { return o.Log == row.Log && o.Index == row.LogIndex }
+	stamped := func(o time.Time) bool { return o.Equal(row.TimestampedAt) }
+	switch {
+	case row.Log == "" && (row.LogIndex != 0 || len(there.Entries) > 0), row.Log != "" && !slices.ContainsFunc(there.Entries, logged):
+		return fmt.Sprintf("log and log_index of the format %s are %q and %d, want one of %v", row.Format, row.Log, row.LogIndex, there.Entries)
+	case row.TimestampedAt.IsZero() != (len(there.Stamped) == 0), !row.TimestampedAt.IsZero() && !slices.ContainsFunc(there.Stamped, stamped):
+		return fmt.Sprintf("timestamped_at of the format %s is %s, want one of %v", row.Format, row.TimestampedAt, there.Stamped)
+	}
+	return ""
 }
 
 func cloneQuery(q url.Values) url.Values {

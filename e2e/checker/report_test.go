@@ -31,7 +31,9 @@ func TestCompare(t *testing.T) {
 	good := checker.Row{
 		Repository: repository, Digest: digest, State: "signed", KeyID: id, SignedAt: &now, MediaType: evidence.MediaType,
 		SignatureDigest: evidence.Tagged, Parents: []string{"sha256:parent"}, Format: "both",
-		Signatures: []checker.RowSignature{{checker.Legacy, id, evidence.Tagged}, {checker.Bundle, id, bundle}},
+		Signatures: []checker.RowSignature{
+			{Format: checker.Legacy, KeyID: id, Digest: evidence.Tagged}, {Format: checker.Bundle, KeyID: id, Digest: bundle},
+		},
 	}
 	change := func(f func(r *checker.Row)) []checker.Row {
 		r := good
@@ -67,6 +69,9 @@ func TestCompare(t *testing.T) {
 		{"no time", change(func(r *checker.Row) { r.SignedAt = nil }), []checker.Rule{checker.ReportWrong}},
 		{"another type", change(func(r *checker.Row) { r.MediaType = "text/plain" }), []checker.Rule{checker.ReportWrong}},
 		{"another signature", change(func(r *checker.Row) { r.SignatureDigest = digest }), []checker.Rule{checker.ReportWrong}},
+		{"a debt", change(func(r *checker.Row) { r.LogState, r.LogOwed = "owed", []checker.Format{checker.Bundle} }), []checker.Rule{checker.ReportWrong}},
+		{"a log that is not there", change(func(r *checker.Row) { r.LogState, r.Signatures[0].Log = "logged", "rekor" }), []checker.Rule{checker.ReportWrong}},
+		{"a timestamp that is not there", change(func(r *checker.Row) { r.Signatures[1].TimestampedAt = now }), []checker.Rule{checker.ReportWrong}},
 		{"no parent", change(func(r *checker.Row) { r.Parents = nil }), []checker.Rule{checker.ReportWrong}},
 	}
 	facts := []checker.Fact{{Repository: repository, Digest: digest, Evidence: evidence, Parent: "sha256:parent"}}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // SPEC: cosign, specs/SIGNATURE_SPEC.md: the layers' type, the annotation that carries the signature, and the payload.
@@ -40,6 +41,7 @@ const (
 	WrongDigest   Verdict = "wrong digest"   // made for another manifest
 	WrongIdentity Verdict = "wrong identity" // made for another host, project or repository
 	Attestation   Verdict = "attestation"    // made for a statement that is no image signature
+	Untimely      Verdict = "untimely"       // its certificate lived for minutes, and nothing proves that it was made in them
 	Malformed     Verdict = "malformed"      // cannot be read, or not as a signature of this manifest
 )
 
@@ -53,12 +55,18 @@ type Signature struct {
 	Verdict Verdict
 	// Detail says what is wrong, for people.
 	Detail string
+	// Entries are the log entries beside it that count, and Stamped are the times of the timestamps that do; both of valid
+	// signatures alone, and by what the checker was told to trust.
+	Entries []Entry
+	Stamped []time.Time
+	// Unproven says what is wrong with the entries and timestamps that do not count.
+	Unproven []string
 }
 
 // ByOurKey says whether our key made the signature, whatever it says.
 func (s Signature) ByOurKey() bool {
 	switch s.Verdict {
-	case Valid, WrongDigest, WrongIdentity, Attestation:
+	case Valid, WrongDigest, WrongIdentity, Attestation, Untimely:
 		return true
 	case Foreign, Tampered, Malformed:
 	}
@@ -66,12 +74,17 @@ func (s Signature) ByOurKey() bool {
 }
 
 // same says whether two signatures are one. A layer may stand in several manifests, because each that the tag named once is
-// kept; each bundle is one of its own.
+// kept. Each bundle is one of its own, but for one without an entry beside another one of the same signature with its entry:
+// a bundle cannot be changed when its entry is made.
 func (s Signature) same(o Signature) bool {
-	if s.Format != o.Format || s.Format == Bundle {
-		return s.Format == o.Format && s.Manifest == o.Manifest
+	switch {
+	case s.Format != o.Format:
+		return false
+	case s.Format == Legacy:
+		return s.Bytes == o.Bytes && s.Payload == o.Payload
+	default:
+		return s.Manifest == o.Manifest || s.Bytes == o.Bytes && (len(s.Entries) == 0) != (len(o.Entries) == 0)
 	}
-	return s.Bytes == o.Bytes && s.Payload == o.Payload
 }
 
 // SignatureTag is where signatures of a digest are found.
@@ -122,8 +135,10 @@ func (c *Checker) signaturesIn(ctx context.Context, repository, digest string, m
 		case s.Format == Legacy:
 			s.Bytes = l.Annotations[signatureAnnotation]
 			s.Verdict, s.Detail = c.judge(l, content, repository, digest)
+			c.prove(&s, legacyMaterial(l, content))
 		default:
 			s.Verdict, s.Detail, s.Bytes = c.judgeBundle(manifest, l, content, digest)
+			c.prove(&s, bundleMaterial(content))
 		}
 		all = append(all, s)
 	}
@@ -139,7 +154,7 @@ func (c *Checker) judge(l layer, payload []byte, repository, digest string) (ver
 	if err != nil || len(signature) == 0 {
 		return Malformed, "the annotation " + signatureAnnotation + " is no base64"
 	}
-	if !verifies(c.key, payload, signature) {
+	if !verifies(c.keyBehind(certificatesOf(l)), payload, signature) {
 		return Foreign, "our key did not make this signature over this payload"
 	}
 	var claim struct {

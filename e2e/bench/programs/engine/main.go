@@ -73,7 +73,7 @@ func (e *engine) build(ctx context.Context, s contender.Setup, logger zerolog.Lo
 	if err != nil {
 		return err
 	}
-	ring, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: keyName, State: sigstore.Active, Signer: key}})
+	ring, err := sigstore.NewKeyring([]sigstore.NamedKey{{Name: keyName, State: sigstore.Active, Signer: key}}, sigstore.Trust{})
 	if err != nil {
 		return err
 	}

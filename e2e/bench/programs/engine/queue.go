@@ -18,6 +18,9 @@ func (q *queue) Record(context.Context, artifact.Event) (uint64, error) { return
 
 func (q *queue) Enqueue(context.Context, artifact.Request) (bool, error) { return false, nil }
 
+// EnqueueDebt is never called: nothing is logged.
+func (q *queue) EnqueueDebt(context.Context, artifact.Request) (bool, error) { return false, nil }
+
 func (q *queue) LastReceived(context.Context, artifact.Ref) (uint64, artifact.Event, error) {
 	return 0, artifact.Event{}, nil
 }
@@ -43,6 +46,11 @@ type delivery struct {
 func (d *delivery) Request() artifact.Request { return d.request }
 
 func (d *delivery) Attempts() uint64 { return 1 }
+
+func (d *delivery) Tries() uint64 { return 1 }
+
+// Aside is for waiting, of which there is none: who calls is bounded elsewhere.
+func (d *delivery) Aside(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
 
 func (d *delivery) FirstSeen() time.Time { return d.request.RequestedAt }
 
