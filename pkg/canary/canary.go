@@ -33,8 +33,8 @@ const (
 	leftAfter = 10 * time.Minute
 	// sweepEvery is in how many slots one looks for what others have left behind.
 	sweepEvery = 10
-	// cleanTime bounds the removal.
-	cleanTime = 30 * time.Second
+	// cleanTime bounds the removal, and lastTime that of a program that stops: requests in hand wait for it.
+	cleanTime, lastTime = 30 * time.Second, 3 * time.Second
 	// The looks for the webhook and the signature are made at growing intervals.
 	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
 )
@@ -94,12 +94,31 @@ func (c *Canary) slot(at time.Time) int64 { return at.UnixNano() / int64(c.cfg.I
 func (c *Canary) propose(ctx context.Context) error {
 	projects, err := c.cfg.Policies.Canaries()
 	errs := []error{err}
+	if err == nil {
+		errs = append(errs, c.forget(ctx, projects))
+	}
 	for _, project := range projects {
 		if _, err := c.cfg.Queue.Propose(ctx, Kind, project, c.slot(time.Now())); err != nil {
 			errs = append(errs, fmt.Errorf("project %s: %w", project, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// forget takes those pairs of key and log out of the metrics that nobody tries any more: an alert would never end.
+func (c *Canary) forget(ctx context.Context, projects []string) error {
+	tried := map[pair]bool{}
+	for _, project := range projects {
+		p, err := c.cfg.Policies.Policy(ctx, project)
+		if err != nil {
+			return fmt.Errorf("reading the policy of project %s: %w", project, err)
+		}
+		if p.Pause == nil {
+			tried[pairOf(p)] = true
+		}
+	}
+	c.metrics.keep(tried)
+	return nil
 }
 
 // Tick makes the trial of a slot, unless the slot has passed. What a trial finds is in the metrics and the log; the error is
@@ -173,7 +192,12 @@ func (c *Canary) try(ctx context.Context, p policy.Policy) {
 			return false, err
 		}
 		owed, err := c.cfg.Verifier.Owes(ctx, p, evidence)
-		return len(owed) == 0, err
+		if err != nil || len(owed) > 0 {
+			return false, err
+		}
+		// Whoever pays has the last word: what it writes for an image that is gone would stay behind.
+		owing, err := c.cfg.Queue.Owing(ctx, ref)
+		return !owing, err
 	}); err != nil {
 		fail(stepLog, err)
 		return
@@ -216,7 +240,11 @@ func (c *Canary) await(ctx context.Context, what string, look func(context.Conte
 
 // clean removes the image of a trial, also where the program is stopping: nobody else would for ten minutes.
 func (c *Canary) clean(ctx context.Context, p policy.Policy, ref artifact.Ref) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+	limit := cleanTime
+	if ctx.Err() != nil {
+		limit = lastTime
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	if err := c.remove(ctx, ref); err != nil {
 		c.failed(p, stepCleanup, ref, err)
@@ -249,7 +277,7 @@ func (c *Canary) removeLeft(ctx context.Context, project string) error {
 }
 
 func (c *Canary) failed(p policy.Policy, s step, ref artifact.Ref, err error) {
-	c.metrics.failures.WithLabelValues(p.Terms.Key, p.Terms.Log, string(s)).Inc()
+	c.metrics.failed(p, s)
 	c.cfg.Logger.Warn().Err(err).Str("project", p.Project).Str("digest", ref.Digest()).Str("step", string(s)).
 		Msg("canary failed: pushes of everybody may fare the same")
 }

@@ -31,8 +31,9 @@ type world struct {
 	proposed []string                   // guarded by mu
 	policy   policy.Policy
 	// The delays after a push; negative for never.
-	receivedAfter, signedAfter, loggedAfter time.Duration
-	pushErr, removeErr                      error
+	receivedAfter, signedAfter, loggedAfter, paidAfter time.Duration
+	pushErr, removeErr                                 error
+	removeHangs                                        bool
 }
 
 func newWorld() *world {
@@ -77,7 +78,11 @@ func (w *world) Population(ctx context.Context, _ string, _ artifact.Cursor, eac
 	return each(ctx, page)
 }
 
-func (w *world) RemoveArtifact(_ context.Context, ref artifact.Ref) error {
+func (w *world) RemoveArtifact(ctx context.Context, ref artifact.Ref) error {
+	if w.removeHangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, there := w.pushed[ref.Digest()]; !there {
@@ -96,6 +101,11 @@ func (w *world) LastReceived(_ context.Context, ref artifact.Ref) (uint64, artif
 		return 7, artifact.Event{}, nil
 	}
 	return 0, artifact.Event{}, nil
+}
+
+// Owing gives what the last of the debts is: none once the entry is there.
+func (w *world) Owing(_ context.Context, ref artifact.Ref) (bool, error) {
+	return !w.since(ref.Digest(), w.paidAfter), nil
 }
 
 func (w *world) Propose(_ context.Context, kind, key string, _ int64) (bool, error) {
@@ -152,6 +162,7 @@ func TestTrial(t *testing.T) {
 		}},
 		"no signature":      {change: func(w *world) { w.signedAfter = -1 }, failed: "signature"},
 		"no webhook":        {change: func(w *world) { w.receivedAfter = -1 }, failed: "webhook"},
+		"a debt that stays": {change: func(w *world) { w.paidAfter = -1 }, failed: "log"},
 		"no log entry":      {change: func(w *world) { w.loggedAfter = -1 }, failed: "log"},
 		"cannot push":       {change: func(w *world) { w.pushErr = errors.New("quota") }, failed: "push"},
 		"cannot be removed": {change: func(w *world) { w.removeErr = errors.New("denied") }, failed: "cleanup", left: 1},
@@ -297,6 +308,62 @@ func TestRunProposesEachInterval(t *testing.T) {
 		}
 		if len(w.proposed) < 4 || w.proposed[0] != "canary/canaries" {
 			t.Errorf("proposed %v, want canary/canaries in each of three intervals and at the start", w.proposed)
+		}
+	})
+}
+
+// TestMetricsOfWhatIsTriedNoMore: an alert on the last success would never end.
+func TestMetricsOfWhatIsTriedNoMore(t *testing.T) {
+	for name, change := range map[string]func(p *policy.Policy){
+		"paused":      func(p *policy.Policy) { p.Pause = &policy.Pause{Paused: true} },
+		"another log": func(p *policy.Policy) { p.Terms.Log = "new" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, reg := newWorld(), prometheus.NewRegistry()
+				c := w.canary(t, reg)
+				if err := c.Tick(t.Context(), "canaries", slotNow()); err != nil {
+					t.Fatal(err)
+				}
+				run := func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					if err := c.Run(ctx); err != nil {
+						t.Fatal(err)
+					}
+				}
+				has := func() bool {
+					n, err := testutil.GatherAndCount(reg, "harborseal_canary_last_success_timestamp_seconds")
+					if err != nil {
+						t.Fatal(err)
+					}
+					return n == 1
+				}
+				if run(); !has() {
+					t.Error("the last success is not there, want it while the project is tried")
+				}
+				change(&w.policy)
+				if run(); has() {
+					t.Error("the last success is there, want nothing of a pair that is not tried")
+				}
+			})
+		})
+	}
+}
+
+// TestStoppingDoesNotWaitForHarbor longer than a moment: what is in hand of everybody is to be finished.
+func TestStoppingDoesNotWaitForHarbor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.signedAfter, w.removeHangs = -1, true
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(5*time.Second, cancel)
+		started := time.Now()
+		if err := w.canary(t, nil).Tick(ctx, "canaries", slotNow()); !errors.Is(err, context.Canceled) {
+			t.Errorf("Tick = %v, want that it was canceled", err)
+		}
+		if took := time.Since(started); took > 10*time.Second {
+			t.Errorf("it took %s to stop, want at most 5 s", took-5*time.Second)
 		}
 	})
 }

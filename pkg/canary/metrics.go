@@ -1,6 +1,7 @@
 package canary
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,11 +26,20 @@ type metrics struct {
 	lastSeconds *prometheus.GaugeVec
 	lastSuccess *prometheus.GaugeVec
 	failures    *prometheus.CounterVec
+
+	mu   sync.Mutex
+	said map[pair]bool // guarded by mu; those that the gauges and failures have
 }
+
+// pair is what a trial is for.
+type pair struct{ key, log string }
+
+func pairOf(p policy.Policy) pair { return pair{p.Terms.Key, p.Terms.Log} }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	labels := []string{"key", "log"}
 	m := &metrics{
+		said: map[pair]bool{},
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "harborseal_canary_push_to_signature_seconds", Help: "Time from the push of the service's own image to its verified signature.",
 			Buckets: []float64{0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120},
@@ -53,10 +63,47 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 }
 
 func (m *metrics) signed(p policy.Policy, took time.Duration) {
-	m.seconds.WithLabelValues(p.Terms.Key, p.Terms.Log).Observe(took.Seconds())
-	m.lastSeconds.WithLabelValues(p.Terms.Key, p.Terms.Log).Set(took.Seconds())
+	to := m.say(p)
+	m.seconds.WithLabelValues(to.key, to.log).Observe(took.Seconds())
+	m.lastSeconds.WithLabelValues(to.key, to.log).Set(took.Seconds())
 }
 
 func (m *metrics) succeeded(p policy.Policy) {
-	m.lastSuccess.WithLabelValues(p.Terms.Key, p.Terms.Log).SetToCurrentTime()
+	to := m.say(p)
+	m.lastSuccess.WithLabelValues(to.key, to.log).SetToCurrentTime()
+}
+
+func (m *metrics) failed(p policy.Policy, s step) {
+	to := m.say(p)
+	m.failures.WithLabelValues(to.key, to.log, string(s)).Inc()
+}
+
+// say gives the labels of a policy.
+func (m *metrics) say(p policy.Policy) pair {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	to := pairOf(p)
+	m.said[to] = true
+	return to
+}
+
+// keep removes what is about other pairs than those that are tried. A trial that ends behind it is removed by the next call. Of the
+// others, every step that may fail is there: a counter that begins with its first failure has not grown.
+func (m *metrics) keep(tried map[pair]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for p := range m.said {
+		if !tried[p] {
+			delete(m.said, p)
+			m.lastSeconds.DeleteLabelValues(p.key, p.log)
+			m.lastSuccess.DeleteLabelValues(p.key, p.log)
+			m.failures.DeletePartialMatch(prometheus.Labels{"key": p.key, "log": p.log})
+		}
+	}
+	for p := range tried {
+		m.said[p] = true
+		for _, s := range []step{stepPush, stepWebhook, stepSignature, stepLog, stepCleanup} {
+			m.failures.WithLabelValues(p.key, p.log, string(s))
+		}
+	}
 }

@@ -26,6 +26,8 @@ type Queue interface {
 	// LastReceived gives the sequence of the newest received event of ref, 0 if there is none.
 	LastReceived(ctx context.Context, ref artifact.Ref) (seq uint64, event artifact.Event, err error)
 	Propose(ctx context.Context, kind, key string, slot int64) (accepted bool, err error)
+	// Owing says whether log entries of ref wait to be made, or are being made.
+	Owing(ctx context.Context, ref artifact.Ref) (bool, error)
 }
 
 // Verifier says whether a manifest has what its policy asks for, from what the registry answers now.

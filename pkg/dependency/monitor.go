@@ -169,10 +169,19 @@ func (m *Monitor) watch(ctx context.Context, t *tried, s *state, started time.Ti
 			m.judge(ctx, t, s, h, f)
 		}
 	})
-	if closed := h.stop(m.cfg.Now()); closed != nil {
+	if closed := h.end(m.cfg.Now(), "the "+m.cfg.Program+" has stopped"); closed != nil {
 		m.journal.add(eventOf(*closed))
 	}
 	t.hangs()
+}
+
+// forget is for a dependency of which there is nothing to ask for any more: what the last probe said would stand for ever.
+func (m *Monitor) forget(t *tried, s *state, h *history, at time.Time) {
+	m.metrics.up.DeleteLabelValues(t.Name)
+	s.forget()
+	if closed := h.end(at, "there is nothing to ask for any more"); closed != nil {
+		m.journal.add(eventOf(*closed))
+	}
 }
 
 // judge makes metrics, the breaker, the status and the ledger follow a finding.
@@ -185,6 +194,7 @@ func (m *Monitor) judge(ctx context.Context, t *tried, s *state, h *history, f f
 		m.metrics.skew.WithLabelValues(t.Name).Set(f.skew.Seconds())
 	}
 	if f.skipped {
+		m.forget(t, s, h, at)
 		return
 	}
 	m.metrics.seconds.WithLabelValues(t.Name).Observe(f.latency.Seconds())

@@ -56,16 +56,16 @@ func (h *history) succeed(at time.Time) (returning, closed *artifact.OutageRecor
 	return returning, closed
 }
 
-// stop gives the record of an outage that goes on while the program ends: nobody else will ever end it.
-func (h *history) stop(at time.Time) (closed *artifact.OutageRecord) {
+// end gives the record of an outage that goes on while nobody looks any more, and why: nothing else will ever end it.
+func (h *history) end(at time.Time, why string) (closed *artifact.OutageRecord) {
 	if h.current == nil {
 		return nil
 	}
-	closed, h.current = h.current, nil
+	closed, h.current, h.answers = h.current, nil, 0
 	if closed.EndedAt == nil {
 		ended := instant(at)
 		closed.EndedAt = &ended
-		closed.Detail += " (the " + h.program + " has stopped; it did not see the dependency answer again)"
+		closed.Detail += " (" + why + "; the " + h.program + " did not see the dependency answer again)"
 	}
 	return closed
 }

@@ -305,6 +305,34 @@ func TestStopDuringAnOutage(t *testing.T) {
 	}
 }
 
+// TestNothingToAskDuringAnOutage is the last project that is disabled because its rights are missing: the outage ends with it.
+func TestNothingToAskDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		s.set(fault.Newf(fault.Permanent, fault.Denied, "no right to push"))
+		time.Sleep(time.Minute)
+		if s.up(t) != 0 || len(s.ledger.all()) != 1 {
+			t.Fatalf("up %v, %d events; want 0, and an outage", s.up(t), len(s.ledger.all()))
+		}
+		s.set(dependency.ErrNothingToAsk)
+		time.Sleep(time.Minute)
+		got := s.ledger.all()
+		if len(got) != 2 || got[1].Outage.EndedAt == nil || !strings.Contains(got[1].Outage.Detail, "nothing to ask for") {
+			t.Errorf("%+v, want the outage and its end", got)
+		}
+		if s.up(t) != -1 || s.monitor.Status()[0].Up != nil {
+			t.Errorf("up %v, status %+v; want nothing", s.up(t), s.monitor.Status()[0])
+		}
+		s.set(nil)
+		time.Sleep(time.Minute)
+		if s.up(t) != 1 || len(s.ledger.all()) != 2 {
+			t.Errorf("up %v, %d events; want 1, and no more", s.up(t), len(s.ledger.all()))
+		}
+		s.stop()
+	})
+}
+
 // TestStopWhileFlapping ends an outage with the program if the last probe failed, and with the last answer if it was answered.
 func TestStopWhileFlapping(t *testing.T) {
 	t.Parallel()

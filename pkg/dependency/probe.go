@@ -15,7 +15,7 @@ import (
 const grace = 250 * time.Millisecond
 
 // ErrNothingToAsk is what [Probe.Call] returns while there is nothing to ask for, such as before the first project is enabled: it
-// tells neither that a dependency is there nor that it is not.
+// tells neither that a dependency is there nor that it is not. An outage that went on ends with it.
 var ErrNothingToAsk = errors.New("there is nothing to ask for yet")
 
 // Probe is how one dependency is tried. Fields without a default in their comment are required.

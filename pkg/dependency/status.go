@@ -77,6 +77,13 @@ func (s *state) set(at time.Time, f finding, cause Cause, detail string) {
 	}
 }
 
+// forget leaves the name alone.
+func (s *state) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = Status{Dependency: s.status.Dependency}
+}
+
 // withoutUserinfo takes what stands before an @ out of each address in a text.
 func withoutUserinfo(text string) string {
 	var clean strings.Builder

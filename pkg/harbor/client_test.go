@@ -462,7 +462,9 @@ func operations(t *testing.T, c *harbor.Client) map[string]func() error {
 		"TokenActions":   func() error { _, err := c.TokenActions(t.Context(), "demo/app", []string{"pull"}); return err },
 		"RobotExpiry":    func() error { _, err := c.RobotExpiry(t.Context()); return err },
 		"RemoveArtifact": func() error { return c.RemoveArtifact(t.Context(), ref) },
-		"MissingRights":  func() error { _, err := c.MissingRights(t.Context(), "demo", []string{"quota:list"}); return err },
+
+		"RemoveEmptyRepository": func() error { return c.RemoveEmptyRepository(t.Context(), ref) },
+		"MissingRights":         func() error { _, err := c.MissingRights(t.Context(), "demo", []string{"quota:list"}); return err },
 	}
 }
 

@@ -117,9 +117,11 @@ func isAnswer(operation, fault string) bool {
 		"UpdateWebhook":  noBody,
 		"DeleteWebhook":  noBody,
 		"MissingRights":  append([]string{"403"}, noBody...),
-		"Feed":           {"403", "404"}, // there is none
-		"CurrentAccount": {"412"},        // a robot
-		"RemoveArtifact": {"404"},        // which it wants
+		"Feed":           {"403", "404"},                     // there is none
+		"CurrentAccount": {"412"},                            // a robot
+		"RemoveArtifact": append([]string{"404"}, noBody...), // which it wants
+
+		"RemoveEmptyRepository": {"404"},
 	}
 	return slices.Contains(answers[operation], fault)
 }

@@ -86,27 +86,36 @@ func ownerOf(projects []artifact.Project, owner string) (id int64) {
 	return id
 }
 
-// RemoveArtifact deletes a manifest with all that hangs on it, and its repository if nothing is left there. What is gone already
-// is no error. Whoever pushes into the repository between the look and the deletion loses that image: it is for repositories in
-// which this program alone pushes.
+// RemoveArtifact deletes a manifest with all that hangs on it, for which it needs the right artifact:delete. What is gone already
+// is no error. The repository stays, also if nothing is left there.
 func (c *Client) RemoveArtifact(ctx context.Context, ref artifact.Ref) error {
 	if err := checkProject(ref.Project()); err != nil {
 		return err
 	}
-	// SPEC: Harbor API: the name of a repository is escaped twice, because it may have slashes.
-	repository := "projects/" + url.PathEscape(ref.Project()) + "/repositories/" + url.PathEscape(url.PathEscape(ref.Name()))
-	_, err := c.ask(ctx, http.MethodDelete, repository+"/artifacts/"+url.PathEscape(ref.Digest()), nil, nil, nil)
-	if err = c.wrapUnlessGone("deleting the artifact", err); err != nil {
+	_, err := c.ask(ctx, http.MethodDelete, repositoryPath(ref)+"/artifacts/"+url.PathEscape(ref.Digest()), nil, nil, nil)
+	return c.wrapUnlessGone("deleting the artifact", err)
+}
+
+// RemoveEmptyRepository deletes the repository of a reference if nothing is left there, for which it needs the rights
+// repository:read and repository:delete. Whoever pushes into it between the look and the deletion loses that image: it is for
+// repositories in which nobody else pushes.
+func (c *Client) RemoveEmptyRepository(ctx context.Context, ref artifact.Ref) error {
+	if err := checkProject(ref.Project()); err != nil {
 		return err
 	}
 	var left struct {
 		Artifacts int64 `json:"artifact_count"`
 	}
-	_, err = c.ask(ctx, http.MethodGet, repository, nil, nil, &left)
+	_, err := c.ask(ctx, http.MethodGet, repositoryPath(ref), nil, nil, &left)
 	if err == nil && left.Artifacts == 0 {
-		_, err = c.ask(ctx, http.MethodDelete, repository, nil, nil, nil)
+		_, err = c.ask(ctx, http.MethodDelete, repositoryPath(ref), nil, nil, nil)
 	}
 	return c.wrapUnlessGone("deleting the empty repository", err)
+}
+
+// SPEC: Harbor API: the name of a repository is escaped twice, because it may have slashes.
+func repositoryPath(ref artifact.Ref) string {
+	return "projects/" + url.PathEscape(ref.Project()) + "/repositories/" + url.PathEscape(url.PathEscape(ref.Name()))
 }
 
 // wrapUnlessGone is wrap for what shall not be there.

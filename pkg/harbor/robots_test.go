@@ -2,6 +2,7 @@ package harbor_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -98,7 +99,10 @@ func TestRemoveArtifact(t *testing.T) {
 	}
 	boss := newClient(t, h.URL(), harbortest.DefaultAdminPassword)
 	for i, want := range []string{"team/app", "", ""} { // the last one finds nothing to remove
-		if err := boss.RemoveArtifact(t.Context(), refs[min(i, 1)]); err != nil {
+		if err := errors.Join(
+			robot(t, h, fmt.Sprintf("remover%d", i), "artifact", "delete").RemoveArtifact(t.Context(), refs[min(i, 1)]),
+			boss.RemoveEmptyRepository(t.Context(), refs[min(i, 1)]),
+		); err != nil {
 			t.Fatalf("removal %d: %v", i, err)
 		}
 		_, err := boss.Artifact(t.Context(), refs[min(i, 1)])
@@ -124,7 +128,7 @@ func TestRemoveArtifactPath(t *testing.T) {
 		asked = append(asked, r.Method+" "+r.URL.EscapedPath())
 		return http.StatusOK, `{"artifact_count":0}`, nil
 	})
-	if err := c.RemoveArtifact(t.Context(), ref); err != nil {
+	if err := errors.Join(c.RemoveArtifact(t.Context(), ref), c.RemoveEmptyRepository(t.Context(), ref)); err != nil {
 		t.Fatal(err)
 	}
 	const repository = "/api/v2.0/projects/demo/repositories/team%252Fapp"

@@ -15,6 +15,12 @@ import (
 // defaultDebtSlots is how many debts are paid at once: nearly all of that time is waiting for a log.
 const defaultDebtSlots = 256
 
+// Owing says whether log entries of a reference wait to be made, or are being made.
+func (c *Client) Owing(ctx context.Context, ref artifact.Ref) (bool, error) {
+	msg, err := c.lastMessage(ctx, streamDebt, DebtSubject(c.cfg.Harbor, ref))
+	return msg != nil, err
+}
+
 // EnqueueDebt notes that a signature of the reference is still to be entered into a transparency log; the request's lane
 // becomes that of debts. duplicate says that such a debt is there already; it may be waiting or in work, and may be this
 // request's own earlier attempt. Both are success.

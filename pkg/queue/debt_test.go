@@ -103,6 +103,21 @@ func TestDebts(t *testing.T) {
 	}
 }
 
+func TestOwing(t *testing.T) {
+	t.Parallel()
+	client := queuetest.NewClient(t, queuetest.NewServer(t))
+	owed, other := ref(t, "demo/owed", 1), ref(t, "demo/other", 2)
+	owe(t, client, owed)
+	for _, tt := range []struct {
+		ref  artifact.Ref
+		want bool
+	}{{owed, true}, {other, false}} {
+		if got, err := client.Owing(t.Context(), tt.ref); got != tt.want || err != nil {
+			t.Errorf("Owing(%s) = %t, %v, want %t", tt.ref, got, err, tt.want)
+		}
+	}
+}
+
 func TestDebtsAreValidated(t *testing.T) {
 	t.Parallel()
 	client := queuetest.NewClient(t, queuetest.NewServer(t))

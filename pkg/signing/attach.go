@@ -210,6 +210,7 @@ func (s *Service) signature(ctx context.Context, j *job, a attachment) (signatur
 	}
 	made, err := s.cfg.Keys.Sign(ctx, a.need.Key, a.format, claim)
 	if err != nil {
+		j.unproven = s.cfg.Keys.Keyless(a.need.Key) // a certificate is asked for, as an entry is
 		return artifact.Signature{}, false, fmt.Errorf("signing: %w", err)
 	}
 	j.hit(failpoint.SigningAfterSign)

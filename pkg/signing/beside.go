@@ -23,7 +23,8 @@ func (s *Service) missing(ctx context.Context, j *job, subject artifact.Manifest
 			all = append(all, a)
 			continue
 		}
-		a.first = need.needsEntry(format) && lacks(verdict.Signatures, format)
+		// It comes first where it would hide a logged legacy signature, and where it carries the entry for both.
+		a.first = need.needsEntry(format) && (lacks(verdict.Signatures, format) || !need.needsEntry(artifact.Legacy))
 		if !need.needsEntry(format) {
 			var err error
 			if a.need, err = s.besideLegacy(ctx, j.request.Ref, a.need, verdict); err != nil {

@@ -109,7 +109,7 @@ func (s *Service) newEvent(j *job, kind artifact.Kind, reason string) artifact.E
 		ID:   artifact.EventID(kind, r.Ref, r.CorrelationID, reason, strconv.FormatUint(j.seen, 10)),
 		Kind: kind, Ref: r.Ref, Time: s.cfg.Now().UTC(), Actor: r.Actor, Origin: r.Origin, CorrelationID: r.CorrelationID,
 		Lane: r.Lane, Parent: r.Parent, Attempts: j.delivery.Attempts(), PolicyRevision: j.policy.Revision, Reason: reason,
-		Unsigned: unsigned, AsOf: asOf,
+		Unsigned: unsigned, AsOf: asOf, Canary: j.policy.Canary,
 	}
 }
 
@@ -175,7 +175,9 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 	if j.recorded {
 		f.Kind = fault.Transient // what is left is the queue's: a digest that is recorded as signed is not given up
 	}
-	tooOld := !j.recorded && f.Kind != fault.Permanent && !ofTheLog(f.Reason) && age > s.cfg.MaxAge && j.delivery.Tries() >= leastAttempts
+	// What is refused in so many words may be about the digest after all.
+	waits := ofTheLog(f.Reason) || j.unproven && f.Reason != fault.Rejected
+	tooOld := !j.recorded && f.Kind != fault.Permanent && !waits && age > s.cfg.MaxAge && j.delivery.Tries() >= leastAttempts
 	log := s.cfg.Logger.With().
 		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
 		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", j.delivery.Attempts()).
@@ -238,11 +240,12 @@ func ofTheAccount(reason fault.Reason) bool {
 	return reason == fault.Unauthorized || reason == fault.Denied || reason == fault.PullPolicy
 }
 
-// ofTheLog says whether a failure is about a log, or about what else makes a signature better: then all that ask for it wait,
-// however long it is away, and are signed when it is back.
+// ofTheLog says whether a failure is about a log, or about what else makes a signature better, by a reason that nothing else has:
+// then all that ask for it wait, however long it is away or not configured, and are signed when it is back. See job.unproven for
+// the others.
 func ofTheLog(reason fault.Reason) bool {
 	switch reason {
-	case fault.LogUnavailable, fault.ProofInvalid, fault.TimestampMissing, fault.IdentityMissing, fault.DependencyDown:
+	case fault.LogUnavailable, fault.ProofInvalid, fault.TimestampMissing, fault.IdentityMissing, fault.Unverifiable, fault.DependencyDown:
 		return true
 	default:
 		return false

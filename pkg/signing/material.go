@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -28,6 +29,12 @@ func (s *Service) finished(ctx context.Context, j *job, a attachment, signature 
 	if err != nil {
 		return artifact.Signature{}, err
 	}
+	claim := s.cfg.Verifier.Claim(j.request.Ref, a.need)
+	if len(made.Certificates) > 0 && !s.cfg.Keys.Valid(made, claim) {
+		// It would be worth nothing, and one that is there would be worth nothing any more.
+		return artifact.Signature{}, fault.Newf(fault.Transient, fault.ProofInvalid,
+			"the log entry or the timestamp is not of the certificate's lifetime: look at the clocks of all that take part")
+	}
 	if made.Logged() == signature.Logged() && (made.Timestamp == nil) == (signature.Timestamp == nil) {
 		return made, nil // nothing was added
 	}
@@ -42,7 +49,7 @@ func (s *Service) finished(ctx context.Context, j *job, a attachment, signature 
 	// What is kept may have been made for another policy, and nobody vouches for it.
 	kept = s.cfg.Keys.Proven(kept)
 	same := bytes.Equal(kept.Bytes, made.Bytes) && bytes.Equal(kept.Payload, made.Payload)
-	another := !found && len(made.Certificates) > 0 && s.cfg.Keys.Valid(kept, s.cfg.Verifier.Claim(j.request.Ref, a.need))
+	another := !found && len(made.Certificates) > 0 && s.cfg.Keys.Valid(kept, claim)
 	if (same || another) && a.need.complete(kept.Evidence("")) && (kept.Logged() || !made.Logged()) {
 		return kept, nil
 	}
@@ -84,6 +91,7 @@ func (s *Service) withMaterial(ctx context.Context, j *job, need Requirement, si
 		return nil
 	})
 	if err != nil {
+		j.unproven = true
 		return signature, err
 	}
 	if logs && !s.cfg.Keys.Proven(signature).Logged() {
@@ -94,11 +102,18 @@ func (s *Service) withMaterial(ctx context.Context, j *job, need Requirement, si
 
 // stampIfAtOnce never fails a signature.
 func (s *Service) stampIfAtOnce(ctx context.Context, j *job, signature artifact.Signature) artifact.Signature {
+	if j.unstamped {
+		return signature // it was asked in vain for the other format: once is what a signature may cost
+	}
 	bounded, cancel := context.WithTimeout(ctx, optionalTimestamp)
 	defer cancel()
 	response, at, err := s.cfg.Timestamps.Stamp(bounded, signature)
+	if err == nil && !isAlive(signature, at) {
+		err = errors.New("the timestamp is not of the certificate's lifetime")
+	}
 	if err != nil {
 		s.metrics.timestamps.WithLabelValues(stampMissed).Inc()
+		j.unstamped = true
 		s.cfg.Logger.Debug().Err(err).Str("reason", string(fault.Of(err).Reason)).Str("digest", j.request.Ref.Digest()).
 			Msg("the timestamp authority did not answer at once: the signature has no timestamp")
 		return signature
@@ -160,16 +175,17 @@ func (v *Verifier) carriedBy(ctx context.Context, ref artifact.Ref, a attachment
 // completable says whether a signature is worth what would be added. What proves when a keyless one was made must do so within
 // the life of its certificate: a time behind it would make a signature that verifies into one that does not.
 func (s *Service) completable(need Requirement, signature artifact.Signature) bool {
+	timeless := need.LogType == policy.RekorV2 && signature.Timestamp != nil // its entries name no time
+	return timeless || isAlive(signature, s.cfg.Now().Add(certificateMargin))
+}
+
+// isAlive says whether a time is within the life of the signature's certificate, as each is where a key signed.
+func isAlive(signature artifact.Signature, at time.Time) bool {
 	if len(signature.Certificates) == 0 {
 		return true
 	}
 	certificate, err := x509.ParseCertificate(signature.Certificates[0])
-	if err != nil {
-		return false
-	}
-	alive := s.cfg.Now().Add(certificateMargin).Before(certificate.NotAfter)
-	timeless := need.LogType == policy.RekorV2 && signature.Timestamp != nil // its entries name no time
-	return alive || timeless
+	return err == nil && !at.Before(certificate.NotBefore) && !at.After(certificate.NotAfter)
 }
 
 // certificateMargin is how much of its life a certificate must have left for what is added to prove it.

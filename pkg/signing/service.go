@@ -146,8 +146,13 @@ type job struct {
 	asOf     uint64
 	// recorded says that the outcome is in the ledger: from then on nothing is to be given up.
 	recorded bool
+	// unstamped says that the timestamp authority did not answer this attempt at once: it is asked no second time.
+	unstamped bool
 	// waited says that this attempt waited for a log or a timestamp: what was read before may be old.
 	waited bool
+	// unproven says that this attempt ended where it asked for a log entry, a timestamp or a certificate: whatever the reason was,
+	// it is hardly the digest's.
+	unproven bool
 	// debt says that this is an attempt at paying.
 	debt bool
 }

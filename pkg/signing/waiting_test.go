@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
 )
 
@@ -26,6 +28,29 @@ func TestATagThatIsWrittenWhileALogIsWaitedFor(t *testing.T) {
 		}
 		if !slices.ContainsFunc(w.carriers("demo/app"), func(c carried) bool { return c.bytes == "Zm9v" }) {
 			t.Errorf("%s: %+v, want theirs among it", kind, w.carriers("demo/app"))
+		}
+	}
+}
+
+// TestWhatIsWrongWithALogForDays buries nothing, whatever it is that is wrong with it: a signer that was started again does not know that
+// the queue had held the request. What the log refuses may be the digest's.
+func TestWhatIsWrongWithALogForDays(t *testing.T) {
+	for reason, want := range map[fault.Reason]string{
+		fault.Unreachable: "retry", fault.Timeout: "retry", fault.RateLimited: "retry", fault.BadAnswer: "retry", fault.Unauthorized: "retry",
+		fault.Rejected: "buried",
+	} {
+		w, ref := logWorld(t, policy.FormatLegacy, policy.TransparencyRequired, policy.RekorV1)
+		w.failWith = fault.New(fault.Transient, reason, errInjected)
+		w.fail = func(_ int, name string) mode {
+			if name == "log" {
+				return fails
+			}
+			return works
+		}
+		s, _ := newService(t, w)
+		d := &delivery{w: w, request: w.waiting[ref], attempts: 5000, firstSeen: time.Now().Add(-50 * time.Hour)}
+		if s.Handle(t.Context(), d); d.ended != want {
+			t.Errorf("%s: the delivery ended %q, want %q", reason, d.ended, want)
 		}
 	}
 }

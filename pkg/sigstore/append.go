@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/fault"
 )
 
 // Append gives the manifest that carries a signature, with its log entry, timestamp and certificates, besides those of an
@@ -127,8 +128,8 @@ func isImageLayer(layer descriptor) bool {
 // that it had, and stands in an order that depends on the set of the others alone. Where a signature has different further
 // annotations in two of the others, the layer with more material (log entry, timestamp, certificates), then that with more of
 // them, is taken. A layer gets the material that it has not and another one of the same signature has, so that a writer who
-// knew nothing of a log entry cannot undo it. If nothing is to be added, the result is the current manifest; the zero Manifest,
-// if there is none.
+// knew nothing of a log entry cannot undo it; material that does not fit is left out. If nothing is to be added, the result is
+// the current manifest; the zero Manifest, if there is none.
 //
 // Others that cannot be read, are beyond the limits of [Legacy.Verify] or carry no signature are passed over. The fault is
 // permanent, as in [Legacy.Append]. The blobs are those of the others, so that nothing is to be uploaded.
@@ -156,7 +157,11 @@ func (l *Legacy) Merge(current *artifact.Manifest, others []artifact.Manifest) (
 			return artifact.Manifest{}, err
 		}
 	}
-	if raw, err = parsed.complete(raw, lackingMaterial(raw, parsed.Layers, readable)); err != nil {
+	completed, err := parsed.complete(raw, lackingMaterial(raw, parsed.Layers, readable))
+	switch {
+	case err == nil:
+		raw = completed
+	case fault.Of(err).Reason != fault.TooLarge: // which must keep no signature from coming back
 		return artifact.Manifest{}, err
 	}
 	if len(raw) == len(current.Raw) { // both only add
@@ -201,20 +206,26 @@ func fuller(a, b descriptor) bool {
 	return len(a.Annotations) > len(b.Annotations)
 }
 
-// lackingMaterial gives the material that the others have for the layers, the first one of each kind, and these have not.
+// lackingMaterial gives the material that the others have for the layers, the first one of each kind, and these have not. Each
+// note is read once, however many copies of a signature there are.
 func lackingMaterial(raw []byte, layers []descriptor, others []signed) completions {
-	place := make(map[identity][]int, len(layers))
-	for i, layer := range layers {
+	wanted := make(map[identity]map[string]string, len(layers)) // what there is for a signature
+	for _, layer := range layers {
 		if carriesSignature(layer) {
-			place[identityOf(layer)] = append(place[identityOf(layer)], i)
+			wanted[identityOf(layer)] = make(map[string]string)
+		}
+	}
+	for _, other := range others {
+		for _, from := range other.layers {
+			if notes := wanted[identityOf(from)]; notes != nil {
+				offer(notes, from)
+			}
 		}
 	}
 	more := make(completions)
-	for _, other := range others {
-		for _, from := range other.layers {
-			for _, i := range place[identityOf(from)] {
-				more.offer(i, materialFor(layers[i], from))
-			}
+	for i, layer := range layers {
+		if carriesSignature(layer) {
+			more.add(i, layer, wanted[identityOf(layer)])
 		}
 	}
 	if len(more) > 0 {

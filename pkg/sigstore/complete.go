@@ -16,15 +16,16 @@ import (
 // completions says which notes which layers of a manifest get, by their index.
 type completions map[int]map[string]string
 
-// offer adds notes for a layer, but for those that there are already.
-func (c completions) offer(layer int, notes map[string]string) {
+// add adds the notes that a layer has not.
+func (c completions) add(at int, layer descriptor, notes map[string]string) {
 	for name, text := range notes {
-		if c[layer] == nil {
-			c[layer] = make(map[string]string)
+		if _, has := layer.Annotations[name]; has {
+			continue
 		}
-		if _, first := c[layer][name]; !first {
-			c[layer][name] = text
+		if c[at] == nil {
+			c[at] = make(map[string]string)
 		}
+		c[at][name] = text
 	}
 }
 
@@ -50,8 +51,9 @@ func (p imageManifest) complete(raw []byte, more completions) ([]byte, error) {
 	if err != nil {
 		return nil, malformed(err)
 	}
-	// From the last one on, so that the places of the others stay.
-	for _, i := range slices.Backward(slices.Sorted(maps.Keys(more))) {
+	var parts [][]byte
+	done, size := 0, len(raw)
+	for _, i := range slices.Sorted(maps.Keys(more)) {
 		if i >= len(ends) || ends[i] == 0 {
 			return nil, malformed(fmt.Errorf("layer %d has no annotations", i))
 		}
@@ -59,14 +61,16 @@ func (p imageManifest) complete(raw []byte, more completions) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		raw = slices.Concat(raw[:ends[i]], added, raw[ends[i]:])
+		// Before it is made: a long note for many layers would not fit into memory either.
+		if size += len(added); size > artifact.MaxManifest {
+			return nil, fault.Newf(fault.Permanent, fault.TooLarge,
+				"with its log entries and timestamps the signature manifest has more than %d bytes, which are not allowed: delete it and sign again",
+				artifact.MaxManifest)
+		}
+		parts = append(parts, raw[done:ends[i]], added)
+		done = ends[i]
 	}
-	if len(raw) > artifact.MaxManifest {
-		return nil, fault.Newf(fault.Permanent, fault.TooLarge,
-			"with its log entries and timestamps the signature manifest has %d bytes, at most %d are allowed: delete it and sign again",
-			len(raw), artifact.MaxManifest)
-	}
-	return raw, nil
+	return slices.Concat(append(parts, raw[done:])...), nil
 }
 
 // encodeNotes gives members of an object as they follow another one, in the order of their names.
@@ -190,17 +194,11 @@ func materialOf(layer descriptor) int {
 	return n
 }
 
-// materialFor gives what of a layer's material another one, of the same signature, has no note of.
-func materialFor(layer, from descriptor) map[string]string {
-	var more map[string]string
+// offer adds a layer's material to notes, but for the kinds that are there already.
+func offer(notes map[string]string, from descriptor) {
 	for _, name := range materialNotes() {
-		if _, has := layer.Annotations[name]; has || !isMaterial(name, from.Annotations[name]) {
-			continue
+		if _, there := notes[name]; !there && isMaterial(name, from.Annotations[name]) {
+			notes[name] = from.Annotations[name]
 		}
-		if more == nil {
-			more = make(map[string]string)
-		}
-		more[name] = from.Annotations[name]
 	}
-	return more
 }

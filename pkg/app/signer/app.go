@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,10 +63,14 @@ type App struct {
 	ops      *httpserver.Server
 	health   *httpserver.Ops
 
-	// queue is set by the start of the queue's part, before any part that uses it starts. Health checks may come earlier:
-	// they wait for connected.
-	queue      *queue.Client
-	connected  chan struct{}
+	// queue is set by the start of the queue's connection, before any part that uses it starts. Health checks and probes may come
+	// earlier: they look whether connected is closed.
+	queue     *queue.Client
+	connected chan struct{}
+	// made is when New began.
+	made time.Time
+	// lastSigned is the project that was asked about last; it belongs to the probe of the account's rights, which runs once at a time.
+	lastSigned string
 	reconciler *reconcile.Reconciler
 	signing    *signing.Service
 	monitor    *dependency.Monitor
@@ -74,7 +79,7 @@ type App struct {
 
 // New validates the configuration, reads keys and secrets, and binds the listener for health and metrics.
 func New(ctx context.Context, cfg *config.Signer, logger zerolog.Logger) (*App, error) {
-	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{})}
+	a := &App{cfg: cfg, logger: logger, registry: telemetry.NewRegistry(), connected: make(chan struct{}), made: time.Now()}
 	var err error
 	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile, Resolver: cfg.Egress.Resolver}); err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func New(ctx context.Context, cfg *config.Signer, logger zerolog.Logger) (*App, 
 // Check does all of New that leaves no trace: it reads keys and secrets, and lets a KMS or HSM sign; it binds no listener and
 // connects to nothing else.
 func Check(ctx context.Context, cfg *config.Signer) error {
-	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
+	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: dialerOf(cfg)}
 	return errors.Join(config.CheckFiles(cfg), a.build(ctx), a.engine.unproven(), a.engine.close(), shell.CheckQueue(cfg.Queue), shell.CheckSecret(cfg.Canary.SecretFile))
 }
 
@@ -163,7 +168,7 @@ func (a *App) checkQueue(ctx context.Context) error {
 	case <-a.connected:
 		return a.queue.Writable(ctx)
 	default:
-		return errors.New("not connected yet")
+		return errNotConnected
 	}
 }
 
@@ -177,7 +182,10 @@ func (a *App) Run(ctx context.Context) error {
 	}})
 	g.Add("keys", lifecycle.Component{Stop: func(context.Context) error { return a.engine.close() }})
 	shell.AddListener(g, "ops listener", a.ops)
-	g.Add("queue", lifecycle.Component{Start: a.connect, Stop: func(context.Context) error { a.queue.Close(); return nil }})
+	// What is missing is seen while the queue is waited for, too, and recorded as long as it is there.
+	g.Add("queue", lifecycle.Component{Stop: a.disconnect})
+	g.Go("probing dependencies", a.monitor.Run)
+	g.Add("queue connection", lifecycle.Component{Start: a.connect})
 	g.Go("watching policies", func(ctx context.Context) error {
 		return a.queue.WatchPolicies(ctx, a.policies.Apply, a.policies.Loaded, a.policies.Lost)
 	})
@@ -187,12 +195,10 @@ func (a *App) Run(ctx context.Context) error {
 	})
 	g.Go("checking formats", a.checkFormats)
 	g.Go("measuring the queue", func(ctx context.Context) error { return a.queue.MeasureUsage(ctx) })
-	g.Go("probing dependencies", func(ctx context.Context) error { return a.monitor.Run(ctx) })
 	g.Go("answers about trust", func(ctx context.Context) error { return a.queue.Answer(ctx, shell.TrustTopic, 1, a.answerTrust) })
 	g.Go("looking at written tags", a.engine.watch.Run)
 	g.Add("signing service", lifecycle.Component{Start: a.startSigning})
-	g.Go("signing", a.sign)
-	g.Go("paying log debts", a.payDebts)
+	g.Go("signing", a.work)
 	a.addCanary(g)
 	// Sweeps end at once, before the requests in hand are waited for: another signer can go on with them.
 	g.Add("reconciler", lifecycle.Component{Start: a.startReconciler})
@@ -230,6 +236,13 @@ func (a *App) connect(ctx context.Context) error {
 	return nil
 }
 
+func (a *App) disconnect(context.Context) error {
+	if a.queue != nil {
+		a.queue.Close()
+	}
+	return nil
+}
+
 func (a *App) startSigning(context.Context) error {
 	cfg := a.signingConfig()
 	cfg.Queue, cfg.Policies, cfg.Watch = a.queue, policies{a.policies, a.queue}, a.engine.watch
@@ -250,6 +263,23 @@ func (a *App) signingConfig() signing.Config {
 		cfg.Timestamps = e.proofs.authority
 	}
 	return cfg
+}
+
+// work signs and pays debts until ctx ends. Both drain at the same time: one after the other, the second would pull new work
+// meanwhile, and have no time left.
+func (a *App) work(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var errs [2]error
+	var running sync.WaitGroup
+	for i, part := range []func(context.Context) error{a.sign, a.payDebts} {
+		running.Go(func() {
+			defer cancel() // neither goes on without the other
+			errs[i] = part(ctx)
+		})
+	}
+	running.Wait()
+	return errors.Join(errs[:]...)
 }
 
 func (a *App) sign(ctx context.Context) error {

@@ -50,3 +50,12 @@ func readPolicies(ctx context.Context, client *queue.Client, apply func(book.Ent
 	}
 	return fmt.Errorf("reading the policies: %w", err)
 }
+
+// dialerOf gives a dialer for what runs beside a signer: it resolves names as that one does, and leaves its record alone.
+func dialerOf(cfg *config.Signer) *egress.Dialer {
+	d, err := egress.NewDialer(egress.Config{Resolver: cfg.Egress.Resolver})
+	if err != nil {
+		return &egress.Dialer{} // the configuration was validated: it says host:port
+	}
+	return d
+}

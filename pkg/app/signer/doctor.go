@@ -12,7 +12,6 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
-	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/preflight"
 	"github.com/harborseal/harborseal/pkg/queue"
@@ -72,7 +71,7 @@ func Doctor(ctx context.Context, cfg *config.Signer, opts DoctorOptions) Report 
 		opts.Progress = func(string, ...any) {}
 	}
 	d := &doctor{cfg: cfg, opts: opts, app: &App{
-		cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}, connected: make(chan struct{}),
+		cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: dialerOf(cfg), connected: make(chan struct{}),
 	}}
 	defer d.close()
 	opts.Progress("opening the keys")

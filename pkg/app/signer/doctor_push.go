@@ -65,7 +65,7 @@ func (d *doctor) pushTest(ctx context.Context) preflight.Check {
 	// The image is there whatever has happened to the time.
 	cleaning, cancelCleaning := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Harbor.Timeout)
 	defer cancelCleaning()
-	if err := d.app.harbor.RemoveArtifact(cleaning, ref); err != nil {
+	if err := d.removeImage(cleaning, ref); err != nil {
 		c.Detail += "; the image stays in Harbor: " + err.Error()
 		if c.Status == preflight.OK {
 			c.Status = preflight.Warning
@@ -75,6 +75,14 @@ func (d *doctor) pushTest(ctx context.Context) preflight.Check {
 	}
 	c.Detail += "; removed again"
 	return c
+}
+
+// removeImage removes the image and the repository, which was made for it.
+func (d *doctor) removeImage(ctx context.Context, ref artifact.Ref) error {
+	if err := d.app.harbor.RemoveArtifact(ctx, ref); err != nil {
+		return err
+	}
+	return d.app.harbor.RemoveEmptyRepository(ctx, ref)
 }
 
 // signImage signs a manifest as a signer would that got a request for it, and looks at what stands in the registry then.

@@ -150,6 +150,10 @@ func (o *openedKey) openSigner(ctx context.Context, k config.Key, a *App) error 
 			return err
 		}
 		s.Transport = o.breaker.RoundTripper(o.transport)
+	} else if k.PKCS11 != (config.PKCS11{}) {
+		if o.breaker, err = a.probedBreaker("kms/" + k.Name); err != nil {
+			return err
+		}
 	}
 	if o.signer, err = keys.Open(ctx, s); err != nil {
 		return err
@@ -225,7 +229,7 @@ func PublicKey(ctx context.Context, cfg *config.Signer, name string) (keys.Publi
 	if i < 0 {
 		return keys.PublicKey{}, fmt.Errorf("the configuration has no key with the name %q", name)
 	}
-	o := openKey(ctx, cfg.Keys[i], &App{cfg: cfg, dialer: &egress.Dialer{}, registry: prometheus.NewRegistry()})
+	o := openKey(ctx, cfg.Keys[i], &App{cfg: cfg, dialer: dialerOf(cfg), registry: prometheus.NewRegistry()})
 	if o.identity != nil {
 		return keys.PublicKey{}, errors.Join(fmt.Errorf("key %q is an identity, which has another key in each certificate: see trust-root", name), o.close())
 	}

@@ -5,7 +5,6 @@ import (
 	"maps"
 
 	"github.com/harborseal/harborseal/pkg/config"
-	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
@@ -27,7 +26,7 @@ func (c PauseChange) Changed() bool { return c.Before != c.After }
 // neither a receiver nor Harbor has to be there. Signers obey as soon as they see it, which is at once where they are
 // connected. It is safe to repeat.
 func SetPause(ctx context.Context, cfg *config.Signer, actor enroll.Actor, project string, paused bool, reason string) (PauseChange, error) {
-	client, err := dialQueue(ctx, cfg, &egress.Dialer{}, "signer-pause")
+	client, err := dialQueue(ctx, cfg, dialerOf(cfg), "signer-pause")
 	if err != nil {
 		return PauseChange{}, err
 	}

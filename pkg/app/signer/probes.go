@@ -2,9 +2,11 @@ package signer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -25,11 +27,23 @@ const (
 	robotEvery = time.Hour
 	// holdFor is how long a request waits whose dependency does not answer, before it is asked about again.
 	holdFor = 5 * time.Second
+	// loadingPause is how soon it is looked again whether the policies are read.
+	loadingPause = 50 * time.Millisecond
+	// startGrace is how long the queue may take to be connected to.
+	startGrace = 20 * time.Second
 )
+
+var errNotConnected = fault.Newf(fault.Transient, fault.QueueUnavailable, "not connected yet")
 
 // breaker makes the breaker of a dependency. The name is a label of metrics.
 func (a *App) breaker(name string, counts func(status int) bool) (*dependency.Breaker, error) {
 	return dependency.NewBreaker(dependency.BreakerConfig{Name: name, CountsStatus: counts, Registerer: a.registry})
+}
+
+// probedBreaker makes the breaker of a dependency whose calls go past it, such as an HSM's: one failed probe opens it until the next
+// one.
+func (a *App) probedBreaker(name string) (*dependency.Breaker, error) {
+	return dependency.NewBreaker(dependency.BreakerConfig{Name: name, Failures: 1, Pause: 2 * a.cfg.Probe.Interval, Registerer: a.registry})
 }
 
 // guard gives Harbor's transport behind a breaker: one for the registry, one for the API. Neither counts what may be the fault
@@ -50,10 +64,7 @@ func (a *App) watchDependencies() error {
 	}
 	a.monitor, err = dependency.New(dependency.Config{
 		Program: "signer", Instance: fmt.Sprintf("%s:%d", host, os.Getpid()), Probes: a.probes(), Interval: a.cfg.Probe.Interval,
-		Record: func(ctx context.Context, e artifact.Event) error {
-			_, err := a.queue.Record(ctx, e)
-			return err
-		},
+		Record: a.recordOutage,
 		Counts: a.counts, Logger: a.logger, Registerer: a.registry,
 	})
 	return err
@@ -70,7 +81,7 @@ func (a *App) probes() []dependency.Probe {
 		{Name: onToken, Call: dependency.TokenRights(a.harbor.TokenActions, a.signedProject)},
 		{
 			Name: onQueue, URLs: a.cfg.Queue.URLs, Transport: a.transport, TLS: dependency.Files(q.TLS.CAFile, q.TLS.CertFile, q.TLS.KeyFile),
-			Call: dependency.Queue(a.checkQueue),
+			Call: dependency.Queue(a.probeQueue),
 		},
 	}
 	all = append(all, a.engine.proofs.probes...)
@@ -116,20 +127,51 @@ func (a *App) robotExpires(ctx context.Context) (time.Time, error) {
 	return at, err
 }
 
-// signedProject names a project that is signed; empty if there is none.
+// signedProject names a project that is signed; empty if there is none, or none is known. While the policies cannot be read, it
+// is the one of before: they say nothing of the account.
 func (a *App) signedProject(ctx context.Context) (string, error) {
 	names, err := a.policies.Enabled(nil)
-	for _, name := range names {
-		p, err := a.policies.Policy(ctx, name)
-		if err == nil && p.Mode == policy.ModeSign && p.SuspendedFor == 0 {
-			return name, nil
-		}
+	if errors.Is(err, policy.ErrNotLoaded) {
+		return a.lastSigned, nil
 	}
-	return "", err
+	i := slices.IndexFunc(names, func(name string) bool {
+		p, err := a.policies.Policy(ctx, name)
+		return err == nil && p.Mode == policy.ModeSign && p.SuspendedFor == 0
+	})
+	a.lastSigned = ""
+	if i >= 0 {
+		a.lastSigned = names[i]
+	}
+	return a.lastSigned, nil
+}
+
+// probeQueue asks the queue, once it could have been connected to: a start is no outage.
+func (a *App) probeQueue(ctx context.Context) error {
+	err := a.checkQueue(ctx)
+	if errors.Is(err, errNotConnected) && time.Since(a.made) < startGrace {
+		return dependency.ErrNothingToAsk
+	}
+	return err
+}
+
+// recordOutage fails before there is a connection: the record comes again.
+func (a *App) recordOutage(ctx context.Context, e artifact.Event) error {
+	select {
+	case <-a.connected:
+		_, err := a.queue.Record(ctx, e)
+		return err
+	default:
+		return errNotConnected
+	}
 }
 
 // counts says how much waits, for the records of outages.
 func (a *App) counts(ctx context.Context) (waiting, deferred uint64) {
+	select {
+	case <-a.connected:
+	default:
+		return 0, 0
+	}
 	usage, err := a.queue.Usage(ctx)
 	if err != nil {
 		return 0, 0
@@ -137,8 +179,15 @@ func (a *App) counts(ctx context.Context) (waiting, deferred uint64) {
 	return usage.Waiting[artifact.Live].Count + usage.Waiting[artifact.Bulk].Count, usage.Waiting[artifact.Debt].Count
 }
 
-// gate waits until Harbor answers: nothing can be done without it.
+// gate waits until the policies are read and Harbor answers: nothing can be done without them.
 func (a *App) gate(ctx context.Context) error {
+	for _, err := a.policies.Policy(ctx, ""); errors.Is(err, policy.ErrNotLoaded); _, err = a.policies.Policy(ctx, "") {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(loadingPause):
+		}
+	}
 	for _, b := range []*dependency.Breaker{a.registryBreaker, a.apiBreaker} {
 		if err := b.Wait(ctx); err != nil {
 			return err
@@ -166,6 +215,9 @@ func (e *engine) lacks(t policy.Terms, lane artifact.Lane) bool {
 	logged := t.Transparency == policy.TransparencyRequired || lane == artifact.Debt && t.Transparency == policy.TransparencyDeferred
 	if log, found := e.proofs.active[t.Log]; found && logged && !log.breaker.Ready() {
 		return true
+	}
+	if lane == artifact.Debt && (t.Format == policy.FormatLegacy || t.Format == policy.FormatBundle) {
+		return false // the signature is there, and is completed
 	}
 	if a := e.proofs.authority; a != nil && t.Timestamp == policy.TimestampRequired && !a.breaker.Ready() {
 		return true

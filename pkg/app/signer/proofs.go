@@ -42,7 +42,16 @@ type guardedLog struct {
 // guardedAuthority is the authority that makes timestamps.
 type guardedAuthority struct {
 	*tsa.Authority
+	timeout time.Duration // of one request
 	breaker *dependency.Breaker
+	// hasty is for those who do not wait as long as that: an authority that is too slow for them alone must not be closed to those
+	// who cannot do without it.
+	hasty *dependency.Breaker
+}
+
+func newGuardedAuthority(authority *tsa.Authority, timeout time.Duration, breaker *dependency.Breaker) (*guardedAuthority, error) {
+	hasty, err := dependency.NewBreaker(dependency.BreakerConfig{Name: breaker.Name(), CountsStatus: dependency.ServerErrors})
+	return &guardedAuthority{authority, timeout, breaker, hasty}, err
 }
 
 // build reads public keys and certificates, and dials nobody. It reports all that is wrong at once.
@@ -116,7 +125,9 @@ func (p *proofs) addAuthority(a *App, t config.TimestampAuthority) error {
 	if err != nil {
 		return err
 	}
-	p.authority = &guardedAuthority{authority, breaker}
+	if p.authority, err = newGuardedAuthority(authority, t.Timeout, breaker); err != nil {
+		return err
+	}
 	p.probes = append(p.probes, dependency.Probe{
 		Name: breaker.Name(), URLs: distinct(t.URL), Transport: transport, Call: authority.Probe, Breaker: breaker,
 		Credentials: []dependency.Credential{{Name: "timestamp_chain/" + t.Name, Expires: dependency.Until(authority.NotAfter)}},
@@ -175,7 +186,14 @@ func (p *proofs) Submit(ctx context.Context, name string, s artifact.Signature) 
 
 // Stamp implements the timestamps of package signing.
 func (g *guardedAuthority) Stamp(ctx context.Context, s artifact.Signature) (response []byte, at time.Time, err error) {
-	err = g.breaker.Do(ctx, func(ctx context.Context) error {
+	breaker := g.breaker
+	if deadline, bounded := ctx.Deadline(); bounded && time.Until(deadline) < g.timeout {
+		if breaker.Open() { // it is tried by those who have the time
+			return nil, at, fault.Newf(fault.Transient, fault.DependencyDown, "%s did not answer before, and was not asked", breaker.Name())
+		}
+		breaker = g.hasty
+	}
+	err = breaker.Do(ctx, func(ctx context.Context) error {
 		response, at, err = g.Authority.Stamp(ctx, s.Bytes)
 		return err
 	})

@@ -12,14 +12,13 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
-	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/sigstore"
 )
 
 // Trust gives what verifiers of this signer's signatures need. It opens the keys as the start does.
 func Trust(ctx context.Context, cfg *config.Signer) (sigstore.TrustDocument, error) {
-	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: &egress.Dialer{}}
+	a := &App{cfg: cfg, logger: zerolog.Nop(), registry: prometheus.NewRegistry(), dialer: dialerOf(cfg)}
 	document := sigstore.TrustDocument{}
 	err := a.build(ctx)
 	if err == nil {

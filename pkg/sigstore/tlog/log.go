@@ -232,7 +232,7 @@ func (l *Log) Accepts(format artifact.Format, publicKey []byte) error {
 func (l *Log) Probe(ctx context.Context) error {
 	var err error
 	if l.kind == policy.RekorV2 {
-		_, _, err = l.newest(ctx)
+		err = l.probeV2(ctx)
 	} else {
 		err = l.probeV1(ctx)
 	}

@@ -3,6 +3,7 @@ package tlog_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 
@@ -187,6 +188,29 @@ func TestSubmitConcurrently(t *testing.T) {
 			defer v.mu.Unlock()
 			if got, want := len(v.leaves), 100+len(signatures); got != want {
 				t.Errorf("got %d entries, want %d", got, want)
+			}
+		})
+	}
+}
+
+// The tiles of a log may be served by another server than the one that takes entries.
+func TestProbeOfTheWritingSide(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter){
+		"not serving": func(w http.ResponseWriter) { writeJSON(w, http.StatusOK, map[string]any{"status": "NOT_SERVING"}) },
+		"a page":      func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) },
+		"a status":    func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtualLog(t, policy.RekorV2, 1)
+			v.instead = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/healthz" {
+					return false
+				}
+				answer(w)
+				return true
+			}
+			if err := client(t, v).Probe(t.Context()); !fault.Is(err, fault.Transient) {
+				t.Errorf("Probe = %v, want a transient fault", err)
 			}
 		})
 	}

@@ -134,6 +134,27 @@ func lastWord(a answer) string {
 	return ""
 }
 
+// probeV2 asks the server that takes entries whether it serves, and reads the newest checkpoint: tiles may be served by another.
+//
+// SPEC: rekor-tiles, GET /healthz: {"status":"SERVING"}, by grpc-gateway.
+func (l *Log) probeV2(ctx context.Context) error {
+	raw, err := l.get(ctx, opInfo, l.endpoint("healthz"), maxAnswer)
+	if err != nil {
+		return err
+	}
+	var health struct {
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal(raw, &health); err != nil {
+		return badAnswer("reading its health: %w", err)
+	}
+	if health.Status != "SERVING" {
+		return badAnswer("its health is %.32q", health.Status)
+	}
+	_, _, err = l.newest(ctx)
+	return err
+}
+
 // rebuild makes the entry from the checkpoint and the tiles. If its body is not the wanted one, the log mixes entries up.
 func (l *Log) rebuild(ctx context.Context, index int64, want body) (artifact.LogEntry, error) {
 	text, tree, err := l.newest(ctx)

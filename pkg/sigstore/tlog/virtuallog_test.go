@@ -175,6 +175,8 @@ func (v *virtualLog) serve(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{
 			"rootHash": hex.EncodeToString(root[:]), "signedTreeHead": cp, "treeID": strconv.Itoa(treeID), "treeSize": size,
 		})
+	case path == "/healthz" && v.kind == policy.RekorV2:
+		writeJSON(w, http.StatusOK, map[string]any{"status": "SERVING"})
 	case strings.HasPrefix(path, "/api/v2/") && v.kind == policy.RekorV2:
 		v.serveTiles(w, strings.TrimPrefix(path, "/api/v2/"))
 	default:

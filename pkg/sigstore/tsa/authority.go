@@ -27,8 +27,7 @@ import (
 
 const (
 	defaultTimeout = 10 * time.Second
-	// maxResponse bounds a timestamp, in bytes: one with a chain of long RSA keys has some thousand. The time to read one
-	// that is nothing but nesting grows with the square of its length, and at this one it is some 30 ms.
+	// maxResponse bounds a timestamp, in bytes: one with a chain of long RSA keys has some thousand.
 	maxResponse = 16 << 10
 	// nonceBytes makes it sure that no two requests have the same nonce.
 	nonceBytes = 16

@@ -18,6 +18,9 @@ func FuzzVerify(f *testing.F) {
 	f.Add(refusal(f, timestamp.Rejection, timestamp.BadAlgorithm))
 	f.Add([]byte{0x30, 0x80, 0x30, 3, 2, 1, 0, 0, 0})
 	f.Add(response[:len(response)/2])
+	for _, token := range tangled(f) {
+		f.Add(granted(f, token))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		at, err := a.Verify(raw, message)
 		if err == nil && !at.Equal(start) {

@@ -52,6 +52,9 @@ func (a *Authority) verify(response, message []byte, nonce *big.Int) (*timestamp
 		return nil, fault.Newf(fault.Transient, fault.ProofInvalid, "verifying a timestamp of %s: it has %d bytes, at most %d are read",
 			a.name, len(response), maxResponse)
 	}
+	if !isNested(response) {
+		return nil, fault.Newf(fault.Transient, fault.ProofInvalid, "verifying a timestamp of %s: its parts do not lie within each other", a.name)
+	}
 	token, err := verification.VerifyTimestampResponse(response, bytes.NewReader(message), verification.VerifyOpts{
 		TSACertificate: a.chain.leaf,
 		Intermediates:  a.chain.intermediates,
