@@ -258,8 +258,8 @@ func TestLogClientRefusesWhatIsWrong(t *testing.T) {
 			forged := newLogged(t, "P-256", artifact.Bundle).Signature
 			forged.Payload = []byte(`{}`)
 			err = second(logClient(t, r).Submit(t.Context(), forged))
-			if got := fault.Of(err); err == nil || got.Kind != fault.Permanent || got.Reason != fault.Rejected {
-				t.Errorf("with a signature over something else: got %v, want permanent rejected", err)
+			if got := fault.Of(err); err == nil || got.Kind != fault.Transient || got.Reason != fault.Rejected {
+				t.Errorf("with a signature over something else: got %v, want transient rejected", err)
 			}
 		})
 	}
