@@ -57,7 +57,7 @@ test: ## Run the tests of all packages, with the race detector and in random ord
 
 .PHONY: e2e
 e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them at a real Harbor.
-	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),90m,20m)
+	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),90m,30m)
 
 .PHONY: e2e-full
 e2e-full: $(E2E_TOOLS) ## Run the whole-system tests in their long forms: all faults, all crashes.
