@@ -131,22 +131,13 @@ func ofChange(c *gin.Context, err error) (problem.Document, bool) {
 	}
 }
 
-// fieldErrors collects those that are joined in err: it looks at each level by itself.
+// fieldErrors are those in err, as problem documents have them.
 func fieldErrors(err error) []problem.FieldError {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []problem.FieldError
-		for _, e := range joined.Unwrap() {
-			all = append(all, fieldErrors(e)...)
-		}
-		return all
+	var all []problem.FieldError
+	for _, wrong := range policy.FieldErrors(err) {
+		all = append(all, problem.FieldError{Field: wrong.Field, Detail: wrong.Want})
 	}
-	if wrong, ok := err.(*policy.FieldError); ok { //nolint:errorlint // errors.As would find the first of several
-		return []problem.FieldError{{Field: wrong.Field, Detail: wrong.Want}}
-	}
-	if inner := errors.Unwrap(err); inner != nil {
-		return fieldErrors(inner)
-	}
-	return nil
+	return all
 }
 
 func (a *API) tooLong(c *gin.Context) string {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -106,7 +105,7 @@ func (c *Receiver) checkPolicies(p *problems) {
 		}
 		p.projects(at+".projects", declared.Projects)
 		if err := declared.Validate(); err != nil {
-			for _, wrong := range fieldErrors(err) {
+			for _, wrong := range policy.FieldErrors(err) {
 				p.add(at+"."+wrong.Field, "%s", wrong.Want)
 			}
 		}
@@ -126,21 +125,6 @@ func (c *Receiver) checkPolicies(p *problems) {
 			p.add(at+".backfill", "is required: want all, or since: and a time such as since:2026-01-31T00:00:00Z: which of the images that are there already are signed")
 		}
 	}
-}
-
-// fieldErrors takes apart what Validate has joined.
-func fieldErrors(err error) []*policy.FieldError {
-	if one, ok := errors.AsType[*policy.FieldError](err); ok {
-		if joined, many := err.(interface{ Unwrap() []error }); many {
-			var all []*policy.FieldError
-			for _, e := range joined.Unwrap() {
-				all = append(all, fieldErrors(e)...)
-			}
-			return all
-		}
-		return []*policy.FieldError{one}
-	}
-	return nil
 }
 
 // format does not pass on what Validate says: that repeats the value.

@@ -186,7 +186,7 @@ func (c *Signer) checkVerifiable(p *problems) {
 	}
 	means := c.Means(terms)
 	means.Formats, means.Bundles = formats, true
-	for _, wrong := range fieldErrors(terms.Verifiable(means)) {
+	for _, wrong := range policy.FieldErrors(terms.Verifiable(means)) {
 		p.add("sign."+wrong.Field, "%s", wrong.Want)
 	}
 }

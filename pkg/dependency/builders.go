@@ -32,6 +32,24 @@ func HarborAPI(system func(ctx context.Context) (artifact.SystemInfo, error)) fu
 	}
 }
 
+// robotEvery is how often Harbor is asked when a robot account expires.
+const robotEvery = time.Hour
+
+// HarborRobot is the robot account with which Harbor is asked. It has no known end if it never expires, and if it may not ask for
+// that.
+func HarborRobot(expiry func(ctx context.Context) (time.Time, error)) Credential {
+	return Credential{Name: "harbor_robot", Every: robotEvery, Expires: func(ctx context.Context) (time.Time, error) {
+		at, err := expiry(ctx)
+		if err == nil {
+			return at, nil
+		}
+		if f := fault.Of(err); f.Reason == fault.Denied || f.Kind == fault.Gone {
+			return time.Time{}, nil
+		}
+		return at, err
+	}}
+}
+
 // TokenRights gives a call that asks Harbor's token service for the right to push into a project: a wrong secret, and an account
 // that lacks the right, get a token too, with nothing in it. project names one that is signed; empty if there is none.
 func TokenRights(

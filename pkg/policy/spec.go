@@ -136,6 +136,24 @@ type FieldError struct{ Field, Want string }
 // Error implements error.
 func (e *FieldError) Error() string { return e.Field + ": " + e.Want }
 
+// FieldErrors gives the field errors that are joined in err or wrapped by it, in their order.
+func FieldErrors(err error) []*FieldError {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []*FieldError
+		for _, e := range joined.Unwrap() {
+			all = append(all, FieldErrors(e)...)
+		}
+		return all
+	}
+	if wrong, ok := err.(*FieldError); ok { //nolint:errorlint // errors.As would find the first of several
+		return []*FieldError{wrong}
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return FieldErrors(inner)
+	}
+	return nil
+}
+
 // Validate reports all that is wrong at once; each error is a [*FieldError].
 func (s Spec) Validate() error {
 	var errs []error

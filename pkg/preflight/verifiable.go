@@ -2,7 +2,6 @@ package preflight
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ func (s ForSigner) verifiable(
 		logged.Detail = fmt.Sprintf("%s, in the log %s", terms.Transparency, terms.Log)
 		means = askHarbor(ctx, &logged, terms, means, bundles, locked)
 	}
-	for _, w := range fieldErrors(terms.Verifiable(means)) {
+	for _, w := range policy.FieldErrors(terms.Verifiable(means)) {
 		c := &logged
 		if w.Field == "timestamp" {
 			c = &stamped
@@ -91,19 +90,6 @@ func (s ForSigner) warn(logged, stamped *Check, r Request, terms policy.Terms, m
 		stamped.Detail += "; the authority does not answer at the moment: " + down.Timestamps + "; images are signed without a timestamp until it does"
 		stamped.Fix = "see to the timestamp authority"
 	}
-}
-
-// fieldErrors takes apart what [policy.Terms.Verifiable] has joined.
-func fieldErrors(err error) []*policy.FieldError {
-	var all []*policy.FieldError
-	if joined, many := err.(interface{ Unwrap() []error }); many {
-		for _, e := range joined.Unwrap() {
-			all = append(all, fieldErrors(e)...)
-		}
-	} else if one, is := errors.AsType[*policy.FieldError](err); is {
-		all = append(all, one)
-	}
-	return all
 }
 
 // cutLast cuts before and behind the last separator; what is behind is empty if there is none.

@@ -42,6 +42,11 @@ type Backlog struct {
 	Oldest time.Time
 }
 
+// Outstanding counts what is not done: requests, and log entries that are owed.
+func (u Usage) Outstanding() (requests, debts uint64) {
+	return u.Waiting[artifact.Live].Count + u.Waiting[artifact.Bulk].Count, u.Waiting[artifact.Debt].Count
+}
+
 // Usage measures how full the queue is. It costs some 15 requests.
 func (c *Client) Usage(ctx context.Context) (Usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)

@@ -55,6 +55,9 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%s: %d, the oldest of %s", lane, b.Count, b.Oldest)
 		}
 	}
+	if requests, debts := u.Outstanding(); requests != 3 || debts != 1 {
+		t.Errorf("outstanding: %d requests, %d debts; want 3 and 1", requests, debts)
+	}
 	if u.DeadLetters != 1 {
 		t.Errorf("%d dead letters, want 1", u.DeadLetters)
 	}

@@ -43,8 +43,8 @@ func (s *Service) finished(ctx context.Context, j *job, a attachment, signature 
 		return artifact.Signature{}, fmt.Errorf("keeping the signature with what was added: %w", err)
 	}
 	j.hit(failpoint.SigningAfterFinishKeep)
-	if kept.Format != made.Format || kept.KeyID != made.KeyID {
-		return made, nil
+	if kept.Format != made.Format || kept.KeyID != made.KeyID || kept.Entry == made.Entry && bytes.Equal(kept.Timestamp, made.Timestamp) {
+		return made, nil // ours was the first, and its proofs were checked when they were made
 	}
 	// What is kept may have been made for another policy, and nobody vouches for it.
 	kept = s.cfg.Keys.Proven(kept)

@@ -10,15 +10,10 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
-	"github.com/harborseal/harborseal/pkg/fault"
 )
 
-const (
-	// robotEvery is how often Harbor is asked when the robot account expires.
-	robotEvery = time.Hour
-	// startGrace is how long the queue may take to come up.
-	startGrace = 20 * time.Second
-)
+// startGrace is how long the queue may take to come up.
+const startGrace = 20 * time.Second
 
 // watchDependencies makes what probes everything that this receiver depends on.
 func (a *App) watchDependencies() error {
@@ -45,7 +40,7 @@ func (a *App) watchDependencies() error {
 	if a.harbor != nil {
 		probes = append(probes, dependency.Probe{
 			Name: "harbor_api", URLs: []string{a.cfg.Harbor.URL}, Transport: a.transport, Call: dependency.HarborAPI(a.harbor.System),
-			Credentials: []dependency.Credential{{Name: "harbor_robot", Expires: a.robotExpires, Every: robotEvery}},
+			Credentials: []dependency.Credential{dependency.HarborRobot(a.harbor.RobotExpiry)},
 		})
 	}
 	a.monitor, err = dependency.New(dependency.Config{
@@ -71,18 +66,6 @@ func (a *App) probeQueue(ctx context.Context) error {
 	return a.checkQueue(ctx)
 }
 
-// robotExpires says when the robot account does; the zero time if it never does, or if the account may not ask.
-func (a *App) robotExpires(ctx context.Context) (time.Time, error) {
-	at, err := a.harbor.RobotExpiry(ctx)
-	if err == nil {
-		return at, nil
-	}
-	if f := fault.Of(err); f.Reason == fault.Denied || f.Kind == fault.Gone {
-		return time.Time{}, nil
-	}
-	return at, err
-}
-
 // counts says how much waits, for the records of outages.
 func (a *App) counts(ctx context.Context) (waiting, deferred uint64) {
 	c, err := connectedQueue{a}.client()
@@ -93,7 +76,7 @@ func (a *App) counts(ctx context.Context) (waiting, deferred uint64) {
 	if err != nil {
 		return 0, 0
 	}
-	return usage.Waiting[artifact.Live].Count + usage.Waiting[artifact.Bulk].Count, usage.Waiting[artifact.Debt].Count
+	return usage.Outstanding()
 }
 
 // trust asks any signer what verifiers are to trust.

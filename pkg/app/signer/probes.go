@@ -23,8 +23,6 @@ const (
 	onToken     = "token_rights"
 	onQueue     = "queue"
 
-	// robotEvery is how often Harbor is asked when the robot account expires.
-	robotEvery = time.Hour
 	// holdFor is how long a request waits whose dependency does not answer, before it is asked about again.
 	holdFor = 5 * time.Second
 	// loadingPause is how soon it is looked again whether the policies are read.
@@ -75,7 +73,7 @@ func (a *App) probes() []dependency.Probe {
 	all := []dependency.Probe{
 		{
 			Name: onHarborAPI, URLs: []string{h.URL}, Transport: a.transport, Call: dependency.HarborAPI(a.harbor.System), Breaker: a.apiBreaker,
-			Credentials: []dependency.Credential{{Name: "harbor_robot", Expires: a.robotExpires, Every: robotEvery}},
+			Credentials: []dependency.Credential{dependency.HarborRobot(a.harbor.RobotExpiry)},
 		},
 		{Name: onRegistry, URLs: []string{h.URL}, Transport: a.transport, Call: dependency.Registry(h.URL, a.registryTransport), Breaker: a.registryBreaker},
 		{Name: onToken, Call: dependency.TokenRights(a.harbor.TokenActions, a.signedProject)},
@@ -113,18 +111,6 @@ func (o openedKey) probes(k config.Key) []dependency.Probe {
 	default:
 		return nil
 	}
-}
-
-// robotExpires says when the robot account does; the zero time if it never does, or if the account may not ask.
-func (a *App) robotExpires(ctx context.Context) (time.Time, error) {
-	at, err := a.harbor.RobotExpiry(ctx)
-	if err == nil {
-		return at, nil
-	}
-	if f := fault.Of(err); f.Reason == fault.Denied || f.Kind == fault.Gone {
-		return time.Time{}, nil
-	}
-	return at, err
 }
 
 // signedProject names a project that is signed; empty if there is none, or none is known. While the policies cannot be read, it
@@ -176,7 +162,7 @@ func (a *App) counts(ctx context.Context) (waiting, deferred uint64) {
 	if err != nil {
 		return 0, 0
 	}
-	return usage.Waiting[artifact.Live].Count + usage.Waiting[artifact.Bulk].Count, usage.Waiting[artifact.Debt].Count
+	return usage.Outstanding()
 }
 
 // gate waits until the policies are read and Harbor answers: nothing can be done without them.
