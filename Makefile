@@ -57,11 +57,11 @@ test: ## Run the tests of all packages, with the race detector and in random ord
 
 .PHONY: e2e
 e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them at a real Harbor.
-	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),90m,30m)
+	cd e2e && go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),90m,30m) . ./harness
 
 .PHONY: e2e-full
 e2e-full: $(E2E_TOOLS) ## Run the whole-system tests in their long forms: all faults, all crashes.
-	cd e2e && HARBORSEAL_E2E_FULL=1 go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),180m,90m)
+	cd e2e && HARBORSEAL_E2E_FULL=1 go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),180m,90m) . ./harness
 
 .PHONY: alerts
 alerts: $(PROMTOOL) ## Check the alert rules in deploy/alerts, and run their tests.
