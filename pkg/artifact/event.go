@@ -24,6 +24,10 @@ const (
 	Dead     Kind = "dead"     // given up; waits in the dead letters
 	Removed  Kind = "removed"  // a signature that was verified is no longer there, or counts no more; Signatures are those
 	Blocked  Kind = "blocked"  // an admin has forbidden to sign it, whether it is signed or not
+	// Replayed: somebody asked for a dead letter to be tried again; Actor says who. Discarded: somebody took a dead letter away for
+	// good; Actor and Detail say who and why.
+	Replayed  Kind = "replayed"
+	Discarded Kind = "discarded"
 	// LogPaid: the log entry that a signed event said is owed is there, or is owed no more; Reason says why then. Signatures
 	// are those that were verified.
 	LogPaid Kind = "log_debt_paid"
@@ -38,12 +42,14 @@ const (
 	Paused        Kind = "paused"
 	Resumed       Kind = "resumed"
 	Outage        Kind = "outage" // a dependency did not answer; Outage of the event tells
+	// Unreadable: somebody took a dead letter away for good of which not even the manifest can be told; as Discarded.
+	Unreadable Kind = "discarded_unreadable"
 )
 
 // OfProject says whether events of a kind are about a project, or about all, and not about a manifest.
 func (k Kind) OfProject() bool {
 	switch k {
-	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed, Outage:
+	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed, Outage, Unreadable:
 		return true
 	default:
 		return false

@@ -39,6 +39,7 @@ const (
 	OriginAPI     Origin = "api"     // somebody who asked this service
 	OriginConfig  Origin = "config"  // the configuration file
 	OriginProbe   Origin = "probe"   // the program itself, watching what it depends on
+	OriginReplay  Origin = "replay"  // a dead letter that somebody wants tried again
 	OriginDrift   Origin = "drift"   // the comparison of Harbor's settings with what the policies need
 )
 
