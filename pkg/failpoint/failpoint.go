@@ -11,12 +11,17 @@
 // nothing happens where it exists already: a program that is started again with the same variables goes on. A value that
 // cannot be read, and a name that is not declared, panic at the first hit of any failpoint, so that a typing error fails
 // the test instead of passing it.
+//
+// [Now] is the clock of both programs. In a build with the tag, the file that [EnvClock] names moves it: it holds a duration
+// such as "-90s", is read again each second, and moves nothing while it does not exist. A file is replaced by renaming another
+// one over it.
 package failpoint
 
-// The variables that builds with the tag "failpoints" read, once, at the first hit.
+// The variables that builds with the tag "failpoints" read, once, at the first hit or question.
 const (
 	EnvPoint = "HARBORSEAL_FAILPOINT"
 	EnvOnce  = "HARBORSEAL_FAILPOINT_ONCE"
+	EnvClock = "HARBORSEAL_CLOCK_FILE"
 )
 
 // The failpoints of one request in the signer, in the order in which it passes them.

@@ -149,6 +149,70 @@ func TestFailpoints(t *testing.T) {
 	})
 }
 
+// TestClock moves the clock of a program that runs, and of one that cannot be moved.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, tags, want string }{
+		{"with failpoints", "failpoints", "1m30s"},
+		{"without", "", "0s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "clock")
+			v := startClock(t, build(t, tt.tags), file)
+			if got := v(); got != "0s" {
+				t.Errorf("without a file the clock is %s ahead, want 0s", got)
+			}
+			if err := os.WriteFile(file+".new", []byte("90s\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(file+".new", file); err != nil {
+				t.Fatal(err)
+			}
+			// The file is read again within a second; in the other build there is nothing to wait for.
+			got := v()
+			for deadline := time.Now().Add(10 * time.Second); got != tt.want && time.Now().Before(deadline); got = v() {
+			}
+			if got != tt.want {
+				t.Errorf("with a file the clock is %s ahead, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// startClock gives a function that asks a victim how far its clock is ahead.
+func startClock(t *testing.T, program, file string) func() string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, "now")
+	cmd.Env = append(os.Environ(), failpoint.EnvClock+"="+file)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+	})
+	answers := bufio.NewScanner(stdout)
+	return func() string {
+		t.Helper()
+		if _, err := stdin.Write([]byte("\n")); err != nil {
+			t.Fatal(err)
+		}
+		if !answers.Scan() {
+			t.Fatalf("the victim gives no answer: %v", answers.Err())
+		}
+		return answers.Text()
+	}
+}
+
 func testBlock(t *testing.T, program string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -23,6 +23,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/enroll"
+	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/httpserver"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -131,7 +132,7 @@ func (a *App) build() (*gin.Engine, error) {
 	hooks, err := webhook.New(webhook.Config{
 		SecretFiles: w.SecretFiles, Secrets: a.enroll, OwnOperators: w.OwnOperators, HarborName: a.cfg.Harbor.Name,
 		Policies: a.policies, Queue: connectedQueue{a}, Rate: policy.Rate{PerSecond: w.Rate.PerSecond, Burst: w.Rate.Burst},
-		Logger: a.logger, Registerer: a.registry,
+		Logger: a.logger, Registerer: a.registry, Now: failpoint.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -166,7 +167,7 @@ func (a *App) buildEnroll() error {
 	cfg := enroll.Config{
 		HarborName: a.cfg.Harbor.Name, Account: a.cfg.Harbor.Username, Queue: connectedQueue{a}, Book: a.policies,
 		WebhookURL: w.URL, MasterFiles: w.MasterSecretFiles, Interval: a.cfg.Drift.Interval,
-		Logger: a.logger, Registerer: a.registry,
+		Logger: a.logger, Registerer: a.registry, Now: failpoint.Now,
 	}
 	if a.harbor != nil {
 		cfg.Harbor = a.harbor

@@ -10,6 +10,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/failpoint"
 )
 
 // startGrace is how long the queue may take to come up.
@@ -49,7 +50,7 @@ func (a *App) watchDependencies() error {
 			_, err := connectedQueue{a}.Record(ctx, e)
 			return err
 		},
-		Counts: a.counts, Logger: a.logger, Registerer: a.registry,
+		Counts: a.counts, Now: failpoint.Now, Logger: a.logger, Registerer: a.registry,
 	})
 	return err
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/httpserver"
 	"github.com/harborseal/harborseal/pkg/lifecycle"
@@ -246,7 +247,7 @@ func (a *App) disconnect(context.Context) error {
 func (a *App) startSigning(context.Context) error {
 	cfg := a.signingConfig()
 	cfg.Queue, cfg.Policies, cfg.Watch = a.queue, policies{a.policies, a.queue}, a.engine.watch
-	cfg.MaxAge, cfg.Logger, cfg.Registerer = a.cfg.Sign.MaxAge, a.logger, a.registry
+	cfg.MaxAge, cfg.Now, cfg.Logger, cfg.Registerer = a.cfg.Sign.MaxAge, failpoint.Now, a.logger, a.registry
 	var err error
 	a.signing, err = signing.New(cfg)
 	return err

@@ -14,6 +14,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/signing"
 	"github.com/harborseal/harborseal/pkg/sigstore"
 	"github.com/harborseal/harborseal/pkg/sigstore/fulcio"
@@ -175,7 +176,7 @@ func (o *openedKey) openIdentity(k config.Key, a *App) error {
 	}
 	c := fulcio.Config{
 		Name: k.Name, URL: f.URL, Roots: roots, TokenFile: f.TokenFile, Issuer: f.Issuer, Subject: f.Subject, Timeout: k.Timeout,
-		Registerer: a.registry,
+		Now: failpoint.Now, Registerer: a.registry,
 	}
 	if o.transport, err = egress.NewTransport(a.dialer, f.CAFile); err != nil {
 		return fmt.Errorf("key %q: %w", k.Name, err)

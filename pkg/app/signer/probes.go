@@ -12,6 +12,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/dependency"
+	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
 )
@@ -63,7 +64,7 @@ func (a *App) watchDependencies() error {
 	a.monitor, err = dependency.New(dependency.Config{
 		Program: "signer", Instance: fmt.Sprintf("%s:%d", host, os.Getpid()), Probes: a.probes(), Interval: a.cfg.Probe.Interval,
 		Record: a.recordOutage,
-		Counts: a.counts, Logger: a.logger, Registerer: a.registry,
+		Counts: a.counts, Now: failpoint.Now, Logger: a.logger, Registerer: a.registry,
 	})
 	return err
 }

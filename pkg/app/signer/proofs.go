@@ -12,6 +12,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
+	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/sigstore"
@@ -81,7 +82,7 @@ func (p *proofs) addLog(a *App, l config.TransparencyLog) error {
 	transport.MaxIdleConnsPerHost, transport.MaxIdleConns = transport.MaxConnsPerHost, transport.MaxConnsPerHost
 	c := tlog.Config{
 		Name: l.Name, Type: l.Type, URL: l.URL, PublicKey: pem, Origin: l.Origin, TilesURL: l.TilesURL, Transport: transport,
-		Timeout: l.Timeout, UserAgent: egress.DefaultUserAgent, Registerer: a.registry,
+		Timeout: l.Timeout, UserAgent: egress.DefaultUserAgent, Now: failpoint.Now, Registerer: a.registry,
 	}
 	log, err := tlog.New(c)
 	if err != nil {
@@ -112,7 +113,7 @@ func (p *proofs) addAuthority(a *App, t config.TimestampAuthority) error {
 		return fmt.Errorf("timestamp authority %q: %w", t.Name, err)
 	}
 	authority, err := tsa.New(tsa.Config{
-		Name: t.Name, URL: t.URL, Chain: pem, Transport: transport, Timeout: t.Timeout, Registerer: a.registry,
+		Name: t.Name, URL: t.URL, Chain: pem, Transport: transport, Timeout: t.Timeout, Now: failpoint.Now, Registerer: a.registry,
 	})
 	if err != nil {
 		return err

@@ -1,16 +1,25 @@
-// Victim passes all failpoints as often as its argument says, and tells before each one.
+// Victim passes all failpoints as often as its argument says, and tells before each one. With "now" it tells, a line each time it
+// is given one, how far its clock is ahead of the machine's.
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/harborseal/harborseal/pkg/failpoint"
 )
 
 func main() {
+	if os.Args[1] == "now" {
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			fmt.Println(time.Until(failpoint.Now()).Round(time.Second))
+		}
+		return
+	}
 	rounds, err := strconv.Atoi(os.Args[1])
 	if err != nil {
 		panic(err)
