@@ -82,6 +82,7 @@ func (b *bench) start(ctx context.Context) error {
 		Programs: programs, Dir: filepath.Join(b.dir, "system"), Site: site, Enabled: []string{project},
 		EditSigner: func(c harness.Config) {
 			harness.Set(c, b.slots, "sign", "concurrency")
+			harness.Set(c, b.slots, "sign", "max_in_flight") // all is of one project
 			harness.Set(c, "info", "log", "level")
 		},
 		EditReceiver: func(c harness.Config) { harness.Set(c, "info", "log", "level") },

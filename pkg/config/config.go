@@ -178,6 +178,8 @@ type Sign struct {
 	LogConcurrency int `key:"log_concurrency" default:"256"`
 	// Concurrency is how many digests are in work at once.
 	Concurrency int `key:"concurrency" default:"32"`
+	// MaxInFlight is how many digests of one project are in work at once, unless its policy says otherwise.
+	MaxInFlight int `key:"max_in_flight" default:"8"`
 	// MaxAge is for how long a request is tried before it becomes a dead letter.
 	MaxAge time.Duration `key:"max_age" default:"24h"`
 }
@@ -207,9 +209,21 @@ type Queue struct {
 	AckWait time.Duration `key:"ack_wait" default:"60s"`
 }
 
+// Account is how a receiver's user on NATS servers of their own gets at the streams.
+type Account string
+
+const (
+	// Owner is a user of the account that owns the streams: it can do whatever signers can.
+	Owner Account = "owner"
+	// Imported is one of an account that imports what receivers need, and nothing else.
+	Imported Account = "imported"
+)
+
 // ReceiverQueue is [Queue] and the server that the receiver runs itself.
 type ReceiverQueue struct {
 	Queue
+	// Account says what the receiver's user is on URLs.
+	Account  Account  `key:"account" default:"owner"`
 	Embedded Embedded `key:"embedded"`
 }
 

@@ -231,6 +231,12 @@ func TestReceiverProblems(t *testing.T) {
 		{"no queue", hook + plain + "queue: {embedded: {enabled: false}}\n", []string{
 			"queue.urls: is required where queue.embedded.enabled is false",
 		}},
+		{"an account without servers", hook + plain + "queue: {account: imported, embedded: {users: [{name: s, password_file: p}]}}\n", []string{
+			"queue.account: want owner: the embedded server has one account",
+		}},
+		{"an account that is none", hook + plain + "queue: {account: mine, urls: ['nats://q']}\n", []string{
+			"queue.account: want owner or imported",
+		}},
 		{"sizes", hook + plain + "queue: {urls: ['nats://q'], embedded: {max_store: 8GB}}\nledger: {max_bytes: 1.5GiB}\n", []string{
 			"queue.embedded.max_store: want a size such as 8GiB, 512MiB or a number of bytes",
 			"ledger.max_bytes: want a size such as 8GiB, 512MiB or a number of bytes",

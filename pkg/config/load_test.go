@@ -76,7 +76,8 @@ func TestReceiverDefaults(t *testing.T) {
 			Rate: config.Rate{PerSecond: 5, Burst: 50},
 		},
 		Queue: config.ReceiverQueue{
-			Queue: config.Queue{Replicas: 1, AckWait: time.Minute},
+			Queue:   config.Queue{Replicas: 1, AckWait: time.Minute},
+			Account: config.Owner,
 			Embedded: config.Embedded{
 				Enabled: true, StoreDir: "/var/lib/harborseal/nats", Listen: "127.0.0.1:4222", MaxStore: 8 << 30,
 				Users: []config.QueueUser{{Name: "signer", PasswordFile: filepath.Join(dir, "nats")}},
@@ -111,7 +112,7 @@ func TestSignerDefaults(t *testing.T) {
 		}},
 		Sign: config.Sign{
 			Format: policy.FormatAuto, Key: "k1", Transparency: policy.TransparencyOff, Timestamp: policy.TimestampOff,
-			Concurrency: 32, LogConcurrency: 256, MaxAge: 24 * time.Hour,
+			Concurrency: 32, MaxInFlight: 8, LogConcurrency: 256, MaxAge: 24 * time.Hour,
 		},
 		Sweep:    config.Sweep{Incremental: time.Minute, Full: 24 * time.Hour, PageSize: 100, RequestsPerSecond: 20},
 		Canary:   config.Canary{Interval: time.Minute},

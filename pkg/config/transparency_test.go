@@ -139,7 +139,7 @@ logs:
 timestamp_authorities:
   - {name: t, url: 'https://t?a=b', certificate_chain_file: p, timeout: 1ms, state: revoked}
   - {name: u, url: 'http://t', certificate_chain_file: p}
-sign: {transparency: maybe, timestamp: never, log_concurrency: 0, log: s}
+sign: {transparency: maybe, timestamp: never, log_concurrency: 0, max_in_flight: 0, log: s}
 canary: {secret_file: p, interval: 1s}
 probe: {interval: 1ms}
 egress: {resolver: 'dns.example.com:53'}
@@ -164,6 +164,7 @@ egress: {resolver: 'dns.example.com:53'}
 			"sign.transparency: want one of off, required, deferred",
 			"sign.log: want the name of a log whose state is active",
 			"sign.timestamp: want one of off, optional, required",
+			"sign.max_in_flight: want 1 to 1024",
 			"sign.log_concurrency: want 1 to 10000",
 			"canary.username: is required beside secret_file",
 			"canary.interval: want 10s to 24h0m0s",

@@ -43,6 +43,7 @@ func (c *Signer) complete(given map[string]any, p *problems) {
 	c.checkAuthorities(seen, p)
 	c.completeSign(activeKeys, activeLogs, p)
 	p.count("sign.concurrency", c.Sign.Concurrency, 1, 1024)
+	p.count("sign.max_in_flight", c.Sign.MaxInFlight, 1, 1024)
 	p.count("sign.log_concurrency", c.Sign.LogConcurrency, 1, 10_000)
 	p.between("sign.max_age", c.Sign.MaxAge, time.Minute, 30*24*time.Hour)
 	p.between("sweep.incremental", c.Sweep.Incremental, time.Second, time.Hour)
@@ -210,8 +211,14 @@ func (q ReceiverQueue) check(p *problems) {
 	case !e.Enabled && len(q.URLs) == 0:
 		p.add("queue.urls", "is required where queue.embedded.enabled is false")
 	}
+	if q.Account != Owner && q.Account != Imported {
+		p.add("queue.account", "want owner or imported")
+	}
 	if !e.Enabled {
 		return
+	}
+	if q.Account == Imported && len(q.URLs) == 0 {
+		p.add("queue.account", "want owner: the embedded server has one account")
 	}
 	if q.Replicas != 1 {
 		p.add("queue.replicas", "want 1: the embedded server is alone")

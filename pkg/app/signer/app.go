@@ -298,11 +298,11 @@ func (a *App) payDebts(ctx context.Context) error {
 	})
 }
 
-// inFlight is how many digests of a project are worked on at once; 0 for no limit of its own.
+// inFlight is how many digests of a project are worked on at once.
 func (a *App) inFlight(project string) int {
 	p, err := a.policies.Policy(context.Background(), project) // it asks nobody
-	if err != nil {
-		return 0
+	if err != nil || p.MaxInFlight == 0 {
+		return a.cfg.Sign.MaxInFlight
 	}
 	return p.MaxInFlight
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
@@ -26,4 +27,9 @@ func Lacks(kms *dependency.Breaker, t policy.Terms, lane artifact.Lane) bool {
 // Gate waits as a signer does before it pulls.
 func Gate(ctx context.Context, policies *book.Book, registry, api *dependency.Breaker) error {
 	return (&App{policies: policies, registryBreaker: registry, apiBreaker: api}).gate(ctx)
+}
+
+// InFlight is how many digests of a project are in work at once.
+func InFlight(cfg *config.Signer, policies *book.Book, project string) int {
+	return (&App{cfg: cfg, policies: policies}).inFlight(project)
 }
