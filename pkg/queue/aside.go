@@ -93,13 +93,16 @@ func (s *slots) askForSlot(c *claim) <-chan struct{} {
 // stepsFor is for how many of a project's requests that end without it is reckoned with that they step aside, after one did.
 const stepsFor = 16
 
-// mayBegin says whether there would be a place for a request of a project that has not begun, if it steps aside: each request
-// that is in work and may step aside is reckoned with. What a project does is known from its last requests; of one that is not
-// known, one request at a time finds out. s.mu is held.
-func (s *slots) mayBegin(project string) bool {
-	steps, known := s.steps[project]
+// mayBegin says whether a claim may have its first slot. A retry must be one that may be tried now. And there must be a place, if
+// it steps aside: each request that is in work and may step aside is reckoned with. What a project does is known from its last
+// requests; of one that is not known, one request at a time finds out. s.mu is held.
+func (s *slots) mayBegin(c *claim) bool {
+	if c.retry && !s.mayRetry(c.retryQueue().queueOf) {
+		return false
+	}
+	steps, known := s.steps[c.project]
 	switch {
-	case known && steps == 0, !known && s.working[project] == 0:
+	case known && steps == 0, !known && s.working[c.project] == 0:
 		return true
 	}
 	reckoned := s.aside

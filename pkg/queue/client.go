@@ -79,11 +79,19 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if err := c.dial(ctx, opts); err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
-	if c.js, err = jetstream.New(c.nats, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
+	if c.js, err = c.newJetStream(); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
 	return c, nil
+}
+
+func (c *Client) newJetStream() (jetstream.JetStream, error) {
+	timeout := jetstream.WithDefaultTimeout(requestTimeout)
+	if c.cfg.Imported {
+		return jetstream.NewWithAPIPrefix(c.nats, importedAPI, timeout)
+	}
+	return jetstream.New(c.nats, timeout)
 }
 
 func (c *Client) dial(ctx context.Context, opts nats.Options) error {

@@ -12,8 +12,9 @@ import (
 // usageCollector shows the usage that was measured last, and nothing before that. It is safe for concurrent use.
 type usageCollector struct {
 	streamBytes, streamLimit, streamMessages *prometheus.Desc // stream
+	streamRatio, stranded                    *prometheus.Desc // stream
 	storeBytes, storeLimit, storeRatio       *prometheus.Desc
-	diskFree, diskSize                       *prometheus.Desc
+	diskFree, diskSize, diskRatio            *prometheus.Desc
 	deadLetters, debts, oldestDebt           *prometheus.Desc
 	requests, oldestRequest                  *prometheus.Desc // lane
 	measured                                 *prometheus.Desc
@@ -30,11 +31,14 @@ func newUsageCollector() *usageCollector {
 		streamBytes:    desc("queue_stream_bytes", "Bytes that a stream takes.", "stream"),
 		streamLimit:    desc("queue_stream_limit_bytes", "The most bytes that a stream may take, if it has a limit of its own.", "stream"),
 		streamMessages: desc("queue_stream_messages", "Messages in a stream.", "stream"),
+		streamRatio:    desc("queue_stream_used_ratio", "What is taken of that limit, from 0 to 1.", "stream"),
+		stranded:       desc("queue_stranded", "Messages of a work queue that no consumer will ever hand out.", "stream"),
 		storeBytes:     desc("queue_store_bytes", "Bytes that all streams take on disk."),
 		storeLimit:     desc("queue_store_limit_bytes", "The most bytes that all streams may take, if the server tells."),
 		storeRatio:     desc("queue_store_used_ratio", "What is taken of that limit, from 0 to 1."),
 		diskFree:       desc("queue_disk_free_bytes", "Free bytes of the volume of the embedded server."),
 		diskSize:       desc("queue_disk_size_bytes", "Size of the volume of the embedded server."),
+		diskRatio:      desc("queue_disk_used_ratio", "What is taken of that volume, by whomever, from 0 to 1."),
 		deadLetters:    desc("dead_letters", "Requests that were given up and wait for somebody."),
 		debts:          desc("log_debt", "Signatures whose entry in a transparency log is still to be made."),
 		oldestDebt:     desc("log_debt_oldest_timestamp_seconds", "When the oldest debt was noted; 0 if there is none."),
@@ -53,7 +57,8 @@ func (c *usageCollector) set(u Usage) {
 // Describe implements prometheus.Collector.
 func (c *usageCollector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.streamBytes, c.streamLimit, c.streamMessages, c.storeBytes, c.storeLimit, c.storeRatio, c.diskFree, c.diskSize,
+		c.streamBytes, c.streamLimit, c.streamMessages, c.streamRatio, c.stranded,
+		c.storeBytes, c.storeLimit, c.storeRatio, c.diskFree, c.diskSize, c.diskRatio,
 		c.deadLetters, c.debts, c.oldestDebt, c.requests, c.oldestRequest, c.measured,
 	} {
 		descs <- d
@@ -76,16 +81,21 @@ func (c *usageCollector) Collect(out chan<- prometheus.Metric) {
 		gauge(c.streamMessages, float64(s.Messages), s.Name)
 		if s.Limit > 0 {
 			gauge(c.streamLimit, float64(s.Limit), s.Name)
+			gauge(c.streamRatio, s.ratio(), s.Name)
 		}
+	}
+	for stream, n := range u.Stranded {
+		gauge(c.stranded, float64(n), stream)
 	}
 	gauge(c.storeBytes, float64(u.StoreBytes))
 	if u.StoreLimit > 0 {
 		gauge(c.storeLimit, float64(u.StoreLimit))
-		gauge(c.storeRatio, float64(u.StoreBytes)/float64(u.StoreLimit))
+		gauge(c.storeRatio, u.storeRatio())
 	}
 	if u.DiskSize > 0 {
 		gauge(c.diskFree, float64(u.DiskFree))
 		gauge(c.diskSize, float64(u.DiskSize))
+		gauge(c.diskRatio, u.diskRatio())
 	}
 	gauge(c.deadLetters, float64(u.DeadLetters))
 	for lane, b := range u.Waiting {

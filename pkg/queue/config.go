@@ -31,6 +31,9 @@ type Config struct {
 	// InboxPrefix is where this client gets answers, so that its user can be given the right to listen there alone. Empty
 	// is "_INBOX_" and the user name if that is a plain token, else something random.
 	InboxPrefix string
+	// Imported says that the user is one of an account that owns no streams and imports what receivers need, as deploy/nats
+	// sets it up: see [Client.Setup]. Methods that only signers need fail there.
+	Imported bool
 	// Name of the connection, for the server's operator. Empty is "harborseal".
 	Name string
 	// Replicas of the streams: 1 for a single server, 3 for a cluster. 0 is 1.
@@ -90,6 +93,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Server != nil && (c.Username != "" || c.PasswordFile != "" || c.CredentialsFile != "") {
 		errs = append(errs, errors.New("the embedded server needs no credentials"))
+	}
+	if c.Server != nil && c.Imported {
+		errs = append(errs, errors.New("the embedded server has one account, which owns the streams"))
 	}
 	if (c.Username == "") != (c.PasswordFile == "") {
 		errs = append(errs, errors.New("want both a user name and a password file, or none"))

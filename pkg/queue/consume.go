@@ -18,7 +18,8 @@ const (
 	defaultAside = 256
 	defaultDrain = 30 * time.Second
 	// maxParkedOfOne and maxParked bound how many requests of projects at their caps are put aside, of one partition and of
-	// all: they take some kilobytes each. Beyond it the rest of the partition waits with them.
+	// all: they take some kilobytes each. Beyond it the rest of the partition waits with them. Retries take at most half of it;
+	// beyond that they are given back for some seconds.
 	maxParkedOfOne = 1024
 	maxParked      = 4096
 	// bugDelay is when a request is tried again whose handler had a bug.
@@ -35,7 +36,7 @@ type ConsumeConfig struct {
 	// again later. It is called concurrently. Its ctx ends only when draining takes too long.
 	Handle func(ctx context.Context, d *Delivery)
 	// Cap is how many requests of a project, of both lanes together, may be worked on at once by this program; 0 is no bound
-	// of their own. It is asked for each request anew, under a lock: it must answer at once and call nothing of this package.
+	// of their own. At most half of them, but at least one, are retries: requests whose [Delivery.Tries] is above 1. It is asked for each request anew, under a lock: it must answer at once and call nothing of this package.
 	// Nil bounds none.
 	Cap func(project string) int
 	// Gate is asked before each pull of each partition, concurrently. It returns nil, at once, while work may be pulled, and else
@@ -49,21 +50,25 @@ type ConsumeConfig struct {
 	Hold func(request artifact.Request) (wait time.Duration, hold bool)
 	// Drain is how long handlers may go on after ctx has ended. 0 is 30 seconds.
 	Drain time.Duration
+	// Now tells how old a request is that a newer program wrote; nil is time.Now. It is called concurrently.
+	Now func() time.Time
 }
 
 // Consume hands out the requests of this harbor until ctx ends, whatever happens to the connection or the server. Live
 // requests are served first, bulk gets at least a fifth of the slots that become free while both wait. A request whose
 // project is at its cap, or would find no place aside, holds no slot and lets those behind it pass, up to 1024 such requests
-// in each partition and 4096 in all.
+// in each partition and 4096 in all. Retries of a project with a cap wait for its first tries, but so that one of five is a
+// retry while both wait; beyond half of that room they are given back for some seconds, which [Delivery.Attempts] counts.
 //
 // When ctx ends it stops pulling and gives back at once what waits for a slot; handlers go on, at most for the drain
 // time, then their ctx is cancelled and what they leave undecided is given back. Consume returns when the last handler
 // has returned. A crash instead leads to a redelivery of everything that was held, after the ack wait.
 //
-// What cannot be read never comes to a handler. A request of a newer version is given back for 30 seconds, without end,
-// so that an older program which still runs during an upgrade loses none; after a downgrade it waits for the next upgrade,
-// and swallows other requests of its reference meanwhile. A malformed one is moved to the dead letters at once; if its
-// reference can be read all the same, the event of kind dead is recorded before.
+// What cannot be read never comes to a handler. A request of a newer version is given back for 30 seconds, again and again, so
+// that an older program which still runs during an upgrade loses none; meanwhile it swallows other requests of its reference.
+// An hour after it was stored it is moved to the dead letters, with the reason newer_version, so that it does not wait in
+// silence after a downgrade. A malformed one is moved there at once. If the reference can be read all the same, the event of
+// kind dead is recorded before.
 func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig) error {
 	cfg.Slots = orDefault(cfg.Slots, defaultSlots)
 	var sources []source
@@ -92,11 +97,14 @@ func (c *Client) consume(ctx context.Context, cfg ConsumeConfig, sources []sourc
 	}
 	cfg.Aside = orDefault(cfg.Aside, defaultAside)
 	cfg.Drain = orDefault(cfg.Drain, defaultDrain)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	p := &pool{
 		client: c, cfg: cfg, slots: newSlots(cfg.Slots, cfg.Aside, cfg.Cap),
-		stopped: make(chan struct{}), parking: make(chan struct{}, maxParked),
+		stopped: make(chan struct{}), parking: make(chan struct{}, maxParked), retryParking: make(chan struct{}, maxParked/2),
 	}
 	var pumps sync.WaitGroup
 	for _, from := range sources {
@@ -118,14 +126,18 @@ type pool struct {
 	slots    *slots
 	handlers sync.WaitGroup
 	stopped  chan struct{} // closed when nothing is pulled any more
-	parking  chan struct{} // holds one for each request that is parked
+	// parking holds one for each request that is parked, retryParking for each retry among them: half of the room is not theirs.
+	parking, retryParking chan struct{}
 }
 
 // run pulls from one source until ctx ends. work is the context of the handlers.
 func (p *pool) run(ctx, work context.Context, from source) {
 	want := jetstream.ConsumerConfig{}
 	from.apply(&want)
-	l := &line{lane: from.lane, parking: make(chan struct{}, maxParkedOfOne), pace: newPace(heldPerSecond)}
+	l := &line{
+		lane: from.lane, parking: make(chan struct{}, maxParkedOfOne), retryParking: make(chan struct{}, maxParkedOfOne/2),
+		pace: newPace(heldPerSecond),
+	}
 	p.client.keepPulling(ctx, pump{
 		name: want.Name,
 		open: func(ctx context.Context) (jetstream.Consumer, error) { return p.open(ctx, from, want) },
@@ -138,9 +150,9 @@ func (p *pool) run(ctx, work context.Context, from source) {
 
 // line is what the requests of one source share.
 type line struct {
-	lane    artifact.Lane
-	parking chan struct{} // holds one for each request that is parked
-	pace    *pace         // of requests that are held
+	lane                  artifact.Lane
+	parking, retryParking chan struct{} // as in pool, of this source
+	pace                  *pace         // of requests that are given back to come again soon
 }
 
 // open binds to the consumer of a source, and creates it again if somebody deleted it.
@@ -183,13 +195,18 @@ func (p *pool) take(pulling, work context.Context, l *line, consumer jetstream.C
 	}
 	waiting := p.client.metrics.waiting.WithLabelValues(string(l.lane))
 	waiting.Inc()
-	c := p.slots.enter(l.lane, d.request.Ref.Project())
+	c := p.slots.enter(l.lane, d.request.Ref.Project(), d.Tries() > 1)
 	waited := !isGranted(c)
 	select {
 	case <-c.granted:
 	case <-pulling.Done():
 	case <-c.passed:
 		if p.park(work, l, d, c) {
+			return
+		}
+		if c.retry {
+			waiting.Dec()
+			p.giveWay(work, l, d, c)
 			return
 		}
 	}
@@ -227,17 +244,18 @@ func (p *pool) await(done <-chan struct{}, c *claim) (granted bool) {
 
 // park lets a request wait for its slot without holding up others, if there is room.
 func (p *pool) park(work context.Context, l *line, d *Delivery, c *claim) bool {
-	if !tryEnter(p.parking) {
-		return false
+	places := []chan struct{}{p.parking, l.parking}
+	if c.retry {
+		places = append(places, p.retryParking, l.retryParking)
 	}
-	if !tryEnter(l.parking) {
-		<-p.parking
+	if !tryEnter(places) {
 		return false
 	}
 	p.handlers.Go(func() {
 		granted := p.await(p.stopped, c)
-		<-l.parking
-		<-p.parking
+		for _, place := range places {
+			<-place
+		}
 		p.client.metrics.waiting.WithLabelValues(string(d.lane)).Dec()
 		if !granted {
 			d.giveBack(work, 0)
@@ -249,14 +267,19 @@ func (p *pool) park(work context.Context, l *line, d *Delivery, c *claim) bool {
 	return true
 }
 
-// tryEnter takes a place if there is one.
-func tryEnter(places chan struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	default:
-		return false
+// tryEnter takes a place of each kind if there is one of all.
+func tryEnter(places []chan struct{}) bool {
+	for i, place := range places {
+		select {
+		case place <- struct{}{}:
+		default:
+			for _, taken := range places[:i] {
+				<-taken
+			}
+			return false
+		}
 	}
+	return true
 }
 
 func (c *Client) newDelivery(msg jetstream.Msg, lane artifact.Lane, ackWait time.Duration) (*Delivery, error) {

@@ -16,11 +16,13 @@ import (
 // DeadLetter is a request that was given up, as the stream of dead letters keeps it.
 type DeadLetter struct {
 	Version int `json:"v"`
-	// Reason is why: a fault.Reason.
-	Reason string `json:"reason"`
+	// Reason is why: a fault.Reason. LastError says what exactly failed, without anything secret; letters of older programs have
+	// it in the detail of the event alone.
+	Reason    string `json:"reason"`
+	LastError string `json:"last_error,omitempty"`
 	// Event is the encoded event of kind dead; nothing for a request of which not even the reference could be read.
 	Event json.RawMessage `json:"event,omitempty"`
-	// Request is the request exactly as it was stored, decodable or not.
+	// Request is the request exactly as it was stored, decodable or not; at most its first 256 KiB.
 	Request []byte `json:"request"`
 	// Subject is where the request was stored.
 	Subject   string    `json:"subject"`
@@ -52,6 +54,9 @@ func (c *Client) DeadSince(ctx context.Context, ref artifact.Ref) (since time.Ti
 
 // ClearDead removes the dead letter of a reference, if there is one. Repeating it is safe.
 func (c *Client) ClearDead(ctx context.Context, ref artifact.Ref) error {
+	if c.cfg.Imported {
+		return c.clearLast(ctx, ref)
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	handle, err := c.handle(ctx, streamDead)

@@ -111,14 +111,22 @@ func (d *Delivery) Bury(ctx context.Context, event artifact.Event) error {
 	if err != nil {
 		return fault.New(fault.Permanent, fault.Malformed, fmt.Errorf("burying a request: %w", err))
 	}
-	letter := d.letter(event.Reason)
+	letter := d.letter(event.Reason, event.Detail)
 	letter.Event = encoded
 	return d.bury(ctx, DeadSubject(d.client.cfg.Harbor, d.request.Ref), letter)
 }
 
-func (d *Delivery) letter(reason string) DeadLetter {
+// maxLetterRequest is how much of a request a dead letter keeps: the letter must fit into a message whatever the request is.
+const maxLetterRequest = 256 << 10
+
+func (d *Delivery) letter(reason, lastError string) DeadLetter {
+	stored := d.msg.Data()
+	if len(stored) > maxLetterRequest {
+		lastError = fmt.Sprintf("%s (of the %d bytes of the request, the first %d are kept)", lastError, len(stored), maxLetterRequest)
+		stored = stored[:maxLetterRequest]
+	}
 	return DeadLetter{
-		Reason: reason, Request: d.msg.Data(), Subject: d.msg.Subject(), Attempts: d.Attempts(),
+		Reason: reason, LastError: lastError, Request: stored, Subject: d.msg.Subject(), Attempts: d.Attempts(),
 		FirstSeen: d.FirstSeen().UTC(), BuriedAt: time.Now().UTC(),
 	}
 }

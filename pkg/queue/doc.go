@@ -27,7 +27,7 @@
 // count is right within seconds.
 //
 // It does not retry a publish or decide what a failure means for a request, and records no events on its own, except that
-// a malformed request was given up. Errors of the methods that publish or ask carry a fault.
+// a request was given up that it cannot read. Errors of the methods that publish or ask carry a fault.
 package queue
 
 // The streams. Their names and subjects are the same for every installation; the harbor is a token of the subject.

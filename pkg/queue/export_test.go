@@ -3,10 +3,13 @@ package queue
 import (
 	"context"
 	"crypto/x509"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/policy/book"
@@ -28,7 +31,12 @@ func NewSlotsAside(total, places int, capOf func(project string) int) *Slots {
 
 // Enter is enter; the channel is closed when the slot is given.
 func (s *slots) Enter(lane artifact.Lane, project string) (c *Claim, granted <-chan struct{}) {
-	c = s.enter(lane, project)
+	return s.EnterAs(lane, project, false)
+}
+
+// EnterAs is Enter of a retry or a first try.
+func (s *slots) EnterAs(lane artifact.Lane, project string, retry bool) (c *Claim, granted <-chan struct{}) {
+	c = s.enter(lane, project, retry)
 	return c, c.granted
 }
 
@@ -71,7 +79,7 @@ func (p *pace) Next(now time.Time) time.Duration { return p.next(now) }
 
 // Acquire is acquire.
 func (s *slots) Acquire(ctx context.Context, lane artifact.Lane, project string) (release func(), err error) {
-	c := s.enter(lane, project)
+	c := s.enter(lane, project, false)
 	select {
 	case <-c.granted:
 		return func() { s.release(c) }, nil
@@ -159,3 +167,31 @@ func StateSubject(harbor, kind, key string) string { return stateSubject(harbor,
 func ParsePolicySubject(subject string) (kind book.Kind, project string, err error) {
 	return parsePolicySubject(subject)
 }
+
+// DecodeLetter reads what is stored as dead letter 1.
+func DecodeLetter(data []byte) artifact.DeadLetter {
+	return decodeLetter(&jetstream.RawStreamMsg{Sequence: 1, Data: data, Time: time.Unix(1_700_000_000, 0)})
+}
+
+// Looking lets a server look at its volume at other times than each second.
+func Looking(cfg ServerConfig, every time.Duration) ServerConfig {
+	cfg.lookEvery = every
+	return cfg
+}
+
+// SlowConsumers is how many connections were cut off because they did not read.
+func (s *Server) SlowConsumers() int64 { return s.nats.NumSlowConsumers() }
+
+// Matches compares a filter with a subject.
+func Matches(filter, subject string) bool {
+	return matches(strings.Split(filter, "."), strings.Split(subject, "."))
+}
+
+// LookAtLimits gives a function that warns of limits.
+func LookAtLimits(log zerolog.Logger) func(Usage) {
+	w := warnings{}
+	return func(u Usage) { w.look(log, u) }
+}
+
+// ReserveOf is reserveOf.
+func ReserveOf(asked, size int64) int64 { return reserveOf(asked, size) }

@@ -62,18 +62,26 @@ func (c *Client) follow(
 	}
 	defer messages.Stop()
 
-	session, end := context.WithCancel(ctx)
+	session, end := untilClosed(ctx, reconnected)
+	defer end()
+	return read(session, &gapless{messages: messages, next: 1})
+}
+
+// untilClosed gives a context that ends when a channel is closed, too. Whoever asks for it must call end.
+func untilClosed(ctx context.Context, closed <-chan struct{}) (session context.Context, end func()) {
+	session, cancel := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
 		select {
-		case <-reconnected:
-			end()
+		case <-closed:
+			cancel()
 		case <-session.Done():
 		}
 	})
-	defer watcher.Wait()
-	defer end()
-	return read(session, &gapless{messages: messages, next: 1})
+	return session, func() {
+		cancel()
+		watcher.Wait()
+	}
 }
 
 // forgetConsumer removes a consumer that is no longer read. Without it, the server does so after a minute.

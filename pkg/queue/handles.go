@@ -15,7 +15,7 @@ type handles struct {
 }
 
 // handle gives the handle of a stream. Whoever meets an error with it calls forget, because the stream may be another one
-// by now. What the handle has cached is old: who wants the state of a stream asks for it.
+// by now. What the handle has cached is old: who wants the state of a stream asks for it. Messages are read from the leader.
 func (c *Client) handle(ctx context.Context, name string) (jetstream.Stream, error) {
 	c.handles.mu.Lock()
 	kept, found := c.handles.byName[name]
@@ -28,6 +28,8 @@ func (c *Client) handle(ctx context.Context, name string) (jetstream.Stream, err
 	if err != nil {
 		return nil, err
 	}
+	// nats.go asks any replica where the stream allows that. Whoever asks for a message has to see what was confirmed before.
+	made.CachedInfo().Config.AllowDirect = false
 	c.handles.mu.Lock()
 	defer c.handles.mu.Unlock()
 	if c.handles.byName == nil {

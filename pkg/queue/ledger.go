@@ -105,19 +105,18 @@ type tail struct {
 
 // read makes a consumer behind the position and reads until something breaks.
 func (t *tail) read(ctx context.Context) error {
+	if t.client.cfg.Imported {
+		return t.readPages(ctx)
+	}
 	return t.client.follow(ctx, streamLedger, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   t.position + 1,
-		FilterSubject: "ledger.v1." + t.client.cfg.Harbor + ".>",
+		FilterSubject: t.client.ledgerFilter(),
 	}, func(session context.Context, from *gapless) error {
 		for {
 			entries, err := t.batch(session, from)
-			if len(entries) > 0 {
-				if t.failed = t.fn(ctx, entries); t.failed != nil {
-					return t.failed
-				}
-				t.position = entries[len(entries)-1].Seq
-				t.retry.reset()
+			if handErr := t.hand(ctx, entries); handErr != nil {
+				return handErr
 			}
 			if err != nil {
 				return err
@@ -125,6 +124,48 @@ func (t *tail) read(ctx context.Context) error {
 		}
 	})
 }
+
+// readPages does the same without a consumer. Entries that were read before an error are good.
+func (t *tail) readPages(ctx context.Context) error {
+	session, end := untilClosed(ctx, t.client.nextReconnect())
+	defer end()
+	from, err := t.client.openPages(streamLedger, t.client.ledgerFilter(), storedPrefix+t.client.ledgerFilter())
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	for {
+		page, more, err := from.next(session, t.position+1)
+		entries := make([]artifact.Entry, 0, len(page))
+		for _, m := range page {
+			entries = append(entries, t.client.entry(m.subject, m.data, m.seq))
+		}
+		if handErr := t.hand(ctx, entries); handErr != nil {
+			return handErr
+		}
+		if err == nil && !more {
+			err = from.await(session, t.position)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// hand gives entries to whoever reads, and moves the position once they were taken.
+func (t *tail) hand(ctx context.Context, entries []artifact.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if t.failed = t.fn(ctx, entries); t.failed != nil {
+		return t.failed
+	}
+	t.position = entries[len(entries)-1].Seq
+	t.retry.reset()
+	return nil
+}
+
+func (c *Client) ledgerFilter() string { return "ledger.v1." + c.cfg.Harbor + ".>" }
 
 // batch waits for an entry and takes what comes right behind it. Entries that were read before an error are good.
 func (t *tail) batch(ctx context.Context, from *gapless) ([]artifact.Entry, error) {
@@ -149,13 +190,18 @@ func (t *tail) batch(ctx context.Context, from *gapless) ([]artifact.Entry, erro
 		if len(entries) == 0 {
 			deadline = time.Now().Add(batchTime)
 		}
-		entries = append(entries, t.client.entry(msg, metadata.Sequence.Stream))
+		entries = append(entries, t.client.entry(msg.Subject(), msg.Data(), metadata.Sequence.Stream))
 	}
 	return entries, nil
 }
 
-func (c *Client) entry(msg jetstream.Msg, seq uint64) artifact.Entry {
-	event, err := artifact.DecodeEvent(msg.Data())
+// entry reads what the ledger holds. Who may record what is a matter of subjects: an event that says something else than
+// the subject on which it came is not believed.
+func (c *Client) entry(subject string, data []byte, seq uint64) artifact.Entry {
+	event, err := artifact.DecodeEvent(data)
+	if err == nil && LedgerSubject(c.cfg.Harbor, event) != subject {
+		err = fmt.Errorf("event of kind %.40q on subject %q", event.Kind, subject)
+	}
 	if err != nil {
 		c.metrics.undecodable.WithLabelValues(streamLedger).Inc()
 		c.log.Error().Err(err).Uint64("seq", seq).Msg("event cannot be read, passing over it")

@@ -254,6 +254,9 @@ func (c *Client) serverWritable() error {
 	if err != nil {
 		return fault.New(fault.Transient, fault.QueueUnavailable, err)
 	}
+	if c.cfg.Server.Full() {
+		return fault.Newf(fault.Transient, fault.QueueFull, "too little is free of the volume of the store")
+	}
 	if limit > 0 && used >= limit {
 		return fault.Newf(fault.Transient, fault.QueueFull, "the store holds %d bytes of at most %d", used, limit)
 	}

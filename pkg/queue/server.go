@@ -23,6 +23,16 @@ const (
 	startTimeout = 5 * time.Minute
 	// maxMemory bounds what JetStream may keep in memory: only short-lived consumers are kept there.
 	maxMemory = 64 << 20
+	// The listener's bounds. A connection takes some 20 KiB. Who does not read what it asked for, more than maxPending of it or for
+	// longer than writeDeadline, is cut off; the pull requests of this program's clients never ask for so much at once. What is
+	// not signed in after authSeconds is cut off as well.
+	maxConnections   = 512
+	maxSubscriptions = 10_000
+	maxPending       = 16 << 20
+	writeDeadline    = 10 * time.Second
+	authSeconds      = 2
+	// maxPayload is the largest message: what is stored is far smaller.
+	maxPayload = 1 << 20
 )
 
 // ServerConfig describes the embedded server.
@@ -30,12 +40,15 @@ type ServerConfig struct {
 	// StoreDir is the folder of the streams, created when missing. Exactly one process may use it.
 	StoreDir string
 	// Listen is the address for other programs, such as "127.0.0.1:4222"; port 0 picks a free one. Empty means that only
-	// this process can connect.
+	// this process can connect. At most 512 connections are taken, and who does not read is cut off.
 	Listen string
 	// MaxStore is the most that all streams together may take on disk, in bytes; at most 80 % of the size of the volume,
 	// else the server does not start, because a stream that met a full disk takes nothing until JetStream is restarted. 0
 	// leaves the choice to the server.
 	MaxStore int64
+	// Reserve is what is kept free of the volume, in bytes: while less is free, nothing is stored, and publishes are refused as by
+	// a full store. 0 is 2 % of the volume, but at least 64 MiB and at most 1 GiB, and of a tiny volume a quarter.
+	Reserve int64
 	// Users may connect to the listener; at least one is needed if there is a listener.
 	Users []User
 	// TLS of the listener; nil means none.
@@ -43,6 +56,7 @@ type ServerConfig struct {
 	Logger zerolog.Logger
 
 	volumeSize func(dir string) (int64, error) // for tests; nil asks the system
+	lookEvery  time.Duration                   // for tests; 0 is the constant of that name
 }
 
 // User may connect to the embedded server. The password file must not be accessible to others; a password has at most 72
@@ -62,22 +76,29 @@ type TLSConfig struct {
 
 // Server is a JetStream server in this process. It syncs every write to disk before it acknowledges it.
 //
-// A crash loses nothing that was acknowledged; the lock on the store is released by the kernel.
+// A crash loses nothing that was acknowledged; the lock on the store is released by the kernel. Before its volume is full it
+// refuses what would be stored, and it takes messages again as soon as there is room, whatever happened meanwhile.
 type Server struct {
-	nats     *server.Server
-	lock     *lockFile
-	log      *serverLog
-	storeDir string
-	user     string // of connections from this process
-	password string
-	stop     func() error // stops the server and releases the store, once
+	nats      *server.Server
+	jetStream server.JetStreamConfig // to start it again
+	room      *room
+	lock      *lockFile
+	log       *serverLog
+	logger    zerolog.Logger
+	storeDir  string
+	user      string // of connections from this process
+	password  string
+	stop      func() error // stops the server and releases the store, once
 }
 
 // StartServer locks the store, starts the server and waits until it takes connections, at most until ctx ends.
 //
 // A second process on the same store gets an error that says that exactly one receiver may run on it.
 func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
-	s := &Server{log: newServerLog(cfg.Logger), storeDir: cfg.StoreDir, user: "in-process", password: rand.Text()}
+	s := &Server{
+		log: newServerLog(cfg.Logger), logger: cfg.Logger, storeDir: cfg.StoreDir, user: "in-process", password: rand.Text(),
+	}
+	s.room = &room{server: s, reserve: cfg.Reserve, every: orDefault(cfg.lookEvery, lookEvery), pause: restartLeast}
 	opts, err := s.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the embedded server: %w", err)
@@ -94,7 +115,11 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if s.nats, err = server.NewServer(opts); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the embedded server: %w", err), s.lock.release())
 	}
+	watching, endWatching := context.WithCancel(context.WithoutCancel(ctx)) // until it is stopped
+	var watch sync.WaitGroup
 	s.stop = sync.OnceValue(func() error {
+		endWatching()
+		watch.Wait()
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()
 		return s.lock.release()
@@ -104,6 +129,10 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if err := s.waitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the embedded server: %w", err), s.stop())
 	}
+	s.jetStream = *s.nats.JetStreamConfig()
+	s.jetStream.StoreDir = cfg.StoreDir // The server adds a folder of its own to it each time.
+	s.room.measure()
+	watch.Go(func() { s.room.watch(watching) })
 	return s, nil
 }
 
@@ -113,6 +142,9 @@ func (s *Server) options(cfg ServerConfig) (*server.Options, error) {
 	}
 	if cfg.MaxStore < 0 {
 		return nil, errors.New("the limit of the store is negative")
+	}
+	if cfg.Reserve < 0 {
+		return nil, errors.New("the reserve of the volume is negative")
 	}
 	opts := &server.Options{
 		ServerName:             "harborseal",
@@ -124,6 +156,12 @@ func (s *Server) options(cfg ServerConfig) (*server.Options, error) {
 		JetStreamMaxMemory:     maxMemory,
 		DisableJetStreamBanner: true,
 		NoSigs:                 true,
+		MaxConn:                maxConnections,
+		MaxSubs:                maxSubscriptions,
+		MaxPending:             maxPending,
+		MaxPayload:             maxPayload,
+		WriteDeadline:          writeDeadline,
+		AuthTimeout:            authSeconds,
 	}
 	// A user of its own for this process, with a password that nobody knows, so that the listener always asks for one.
 	if err := addUser(opts, s.user, s.password); err != nil {
@@ -213,18 +251,26 @@ func (s *Server) Addr() string {
 	return ""
 }
 
-// Healthy says whether every stream can be read and written, as far as the server knows. The error of a stream that met a
-// full disk stays until JetStream is restarted, even after there is room again.
+// Healthy says whether every stream can be read and written, as far as the server knows. A stream that met a full disk is
+// broken until there is room again and JetStream was restarted, which the server does by itself within seconds.
 func (s *Server) Healthy() error {
 	if err := s.log.err(); err != nil {
 		return err
 	}
+	return s.broken()
+}
+
+// broken says what is wrong with JetStream.
+func (s *Server) broken() error {
 	status := s.nats.Healthz(&server.HealthzOptions{})
 	if status.StatusCode != 0 && status.StatusCode != 200 {
 		return fmt.Errorf("embedded server is %s: %s", status.Status, status.Error)
 	}
 	return nil
 }
+
+// Full says whether the server refuses what would be stored, because too little is free of its volume.
+func (s *Server) Full() bool { return s.room.isLow() }
 
 // Storage gives the bytes that the streams take on disk and the most that they may take.
 func (s *Server) Storage() (used, limit int64, err error) {

@@ -22,7 +22,13 @@ import (
 // What a newer program created is left alone and used as it is. Setup only adds safety: it never reduces replicas and
 // never shortens how long events and ticks are kept. A crash between any two steps leaves something that the next call
 // completes.
+//
+// A client of an account that imports (Config.Imported) creates nothing: it waits until everything that it needs is there,
+// made by a signer of this version or a newer one.
 func (c *Client) Setup(ctx context.Context) error {
+	if c.cfg.Imported {
+		return c.awaitSetup(ctx)
+	}
 	for _, s := range c.streams() {
 		handle, err := c.ensureStream(ctx, s)
 		if err != nil {

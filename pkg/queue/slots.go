@@ -15,7 +15,8 @@ const reservedShare = 8
 
 // slots bounds how many requests are worked on at once, over all partitions, and of each project. Within a lane, who came
 // first is served first, unless its project is at its cap: then it is passed over. While both lanes wait for a slot that
-// they may take, bulk gets one of five grants.
+// they may take, bulk gets one of five grants. Of a project with a cap, first tries go before retries, and at most half as many
+// retries as its cap are in work, aside or not: what fails, and hangs until it does, leaves the other half to the rest.
 //
 // Who holds a slot may step aside, into one of a bounded number of places, and come back later: before those of its lane
 // that have not begun. It keeps its place until it has a slot again, so that there are never more requests in work than
@@ -30,6 +31,7 @@ type slots struct {
 	working   map[string]int               // guarded by mu; slots held by project, over all lanes
 	waiting   map[artifact.Lane]*list.List // guarded by mu; of *claim that never had a slot, oldest first
 	liveInRow int                          // guarded by mu; grants to live in a row while bulk waited
+	retries   retries                      // guarded by mu
 
 	aside     int                          // guarded by mu; places that are taken
 	leaving   *list.List                   // guarded by mu; of *claim that hold a slot and wait for a place, oldest first
@@ -41,6 +43,7 @@ type slots struct {
 type claim struct {
 	lane    artifact.Lane
 	project string
+	retry   bool          // whether it is not the first try
 	granted chan struct{} // closed when the slot is given
 	passed  chan struct{} // closed when it was passed over for the first time
 	seen    bool          // whether passed is closed; guarded by the mutex of the slots
@@ -57,7 +60,7 @@ func newSlots(total, places int, capOf func(project string) int) *slots {
 	s := &slots{
 		total: total, bulkLimit: total - total/reservedShare, places: places, capOf: capOf,
 		held: map[artifact.Lane]int{}, working: map[string]int{},
-		waiting: map[artifact.Lane]*list.List{}, leaving: list.New(), returning: map[artifact.Lane]*list.List{},
+		retries: newRetries(), waiting: map[artifact.Lane]*list.List{}, leaving: list.New(), returning: map[artifact.Lane]*list.List{},
 		steps: map[string]int{},
 	}
 	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk, artifact.Debt} {
@@ -67,11 +70,12 @@ func newSlots(total, places int, capOf func(project string) int) *slots {
 }
 
 // enter begins to wait for a slot. Whoever enters must either get the slot and release it, or leave.
-func (s *slots) enter(lane artifact.Lane, project string) *claim {
-	c := &claim{lane: lane, project: project, granted: make(chan struct{}), passed: make(chan struct{})}
+func (s *slots) enter(lane artifact.Lane, project string, retry bool) *claim {
+	c := &claim{lane: lane, project: project, retry: retry, granted: make(chan struct{}), passed: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.entry = s.waiting[lane].PushBack(c)
+	s.retries.enter(c)
 	s.grant()
 	return c
 }
@@ -82,9 +86,11 @@ func (s *slots) leave(c *claim) {
 	defer s.mu.Unlock()
 	select {
 	case <-c.granted:
+		s.retries.end(c)
 		s.free(c)
 	default:
 		s.waiting[c.lane].Remove(c.entry)
+		s.retries.leave(c)
 	}
 	s.grant()
 }
@@ -96,6 +102,7 @@ func (s *slots) release(c *claim) {
 	if !c.stepped {
 		s.steps[c.project] = max(0, s.steps[c.project]-1)
 	}
+	s.retries.end(c)
 	s.free(c)
 	s.grant()
 }
@@ -142,6 +149,7 @@ func (s *slots) giveSlot() bool {
 		return true
 	}
 	s.waiting[c.lane].Remove(c.entry)
+	s.retries.begin(c)
 	close(c.granted)
 	return true
 }
@@ -190,15 +198,20 @@ func (s *slots) mayWork(project string) bool {
 // first gives the oldest claim of a lane whose project may have another slot, nil if there is none. Those that come back go
 // before those that have not begun. s.mu is held.
 func (s *slots) first(lane artifact.Lane) *claim {
-	full := map[string]bool{} // so that each project is asked for once, however many of its requests wait
+	type half struct {
+		project string
+		retries bool
+	}
+	full := map[half]bool{} // so that each project is asked for once, however many of its requests wait
 	for _, queue := range []*list.List{s.returning[lane], s.waiting[lane]} {
 		for entry := queue.Front(); entry != nil; entry = entry.Next() {
 			c := claimOf(entry)
 			begun := queue == s.returning[lane]
-			if !full[c.project] && s.mayWork(c.project) && (begun || s.mayBegin(c.project)) {
+			of := half{c.project, c.retry}
+			if !full[of] && s.mayWork(c.project) && (begun || s.mayBegin(c)) {
 				return c
 			}
-			full[c.project] = true
+			full[of] = true
 			if !begun && !c.seen {
 				c.seen = true
 				close(c.passed)

@@ -27,6 +27,7 @@ type modelClaim struct {
 	*queue.Claim
 	lane    artifact.Lane
 	project string
+	retry   bool
 	stage   stage
 	next    <-chan struct{} // closed when the stage is over for which it waits
 }
@@ -38,16 +39,23 @@ type slotsModel struct {
 	caps          map[string]int // 0 is none
 	widest        map[string]int // the widest cap that a project had; 0 is none
 	claims        []*modelClaim
-	borrowed      bool // whether a request may have taken a slot of another lane
+	borrowed      bool           // whether a request may have taken a slot of another lane
+	overtaken     map[laneOf]int // at most so many first tries have begun since a retry did, while one waited
+}
+
+// laneOf is a project in a lane.
+type laneOf struct {
+	lane    artifact.Lane
+	project string
 }
 
 func newSlotsModel(t *rapid.T) *slotsModel {
 	m := &slotsModel{
 		total: rapid.IntRange(1, 10).Draw(t, "slots"), places: rapid.IntRange(1, 4).Draw(t, "places"),
-		caps: map[string]int{}, widest: map[string]int{},
+		caps: map[string]int{}, widest: map[string]int{}, overtaken: map[laneOf]int{},
 	}
 	for _, project := range []string{"a", "b", "c"} {
-		m.caps[project] = rapid.IntRange(0, 3).Draw(t, "cap of "+project)
+		m.caps[project] = rapid.IntRange(0, 5).Draw(t, "cap of "+project)
 		m.widest[project] = m.caps[project]
 		m.borrowed = m.borrowed || m.caps[project] > 0
 	}
@@ -101,6 +109,52 @@ func (m *slotsModel) settle(t *rapid.T) {
 			}
 		}
 	}
+	m.checkTurns(t, begun)
+}
+
+// checkTurns checks that of those that have begun, in whatever order, no retry went before first tries too early.
+func (m *slotsModel) checkTurns(t *rapid.T, begun []*modelClaim) {
+	first, again, firstWait, againWait := map[laneOf]int{}, map[laneOf]int{}, map[laneOf]int{}, map[laneOf]int{}
+	count := func(claims []*modelClaim, first, again map[laneOf]int) {
+		for _, c := range claims {
+			if c.retry {
+				again[laneOf{c.lane, c.project}]++
+			} else {
+				first[laneOf{c.lane, c.project}]++
+			}
+		}
+	}
+	count(begun, first, again)
+	count(m.of(waits), firstWait, againWait)
+	for of, n := range first {
+		m.overtaken[of] += n
+	}
+	for of, n := range again {
+		if firstWait[of] > 0 && m.overtaken[of] < 4*n {
+			t.Fatalf("%d retries of %s, %s began before %d first tries, after %d of them", n, of.lane, of.project, firstWait[of], m.overtaken[of])
+		}
+		m.overtaken[of] = first[of]
+	}
+	for of := range m.overtaken {
+		if againWait[of] == 0 {
+			delete(m.overtaken, of)
+		}
+	}
+}
+
+// checkRetries checks that retries take half of a cap at most, and at least one.
+func (m *slotsModel) checkRetries(t *rapid.T) {
+	retries := map[string]int{}
+	for _, c := range m.of(works, leaves, away, returns) {
+		if c.retry {
+			retries[c.project]++
+		}
+	}
+	for project, n := range retries {
+		if limit := m.widest[project]; limit > 0 && n > max(1, min(limit, m.total)/2) {
+			t.Fatalf("%d retries of %s are in work, with a cap of %d and %d slots", n, project, limit, m.total)
+		}
+	}
 }
 
 func (m *slotsModel) check(t *rapid.T) {
@@ -127,6 +181,7 @@ func (m *slotsModel) check(t *rapid.T) {
 	if bulk > m.slots.BulkLimit() && !m.borrowed {
 		t.Fatalf("bulk holds %d slots, want at most %d", bulk, m.slots.BulkLimit())
 	}
+	m.checkRetries(t)
 	// Whoever waits, waits for somebody who is at work.
 	if len(m.of(works, away)) == 0 && len(m.of(waits, leaves, returns)) > 0 {
 		t.Fatalf("deadlock: %d wait for a first slot, %d for a place, %d for a slot again, and nobody works",
@@ -142,9 +197,10 @@ func (m *slotsModel) actions() map[string]func(*rapid.T) {
 			c := &modelClaim{
 				lane:    rapid.SampledFrom([]artifact.Lane{artifact.Live, artifact.Bulk}).Draw(t, "lane"),
 				project: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "project"), stage: waits,
+				retry: rapid.Bool().Draw(t, "retry"),
 			}
 			m.claims = append(m.claims, c)
-			c.Claim, c.next = m.slots.Enter(c.lane, c.project)
+			c.Claim, c.next = m.slots.EnterAs(c.lane, c.project, c.retry)
 		},
 		"step aside": func(t *rapid.T) {
 			c := m.draw(t, works)
@@ -171,7 +227,7 @@ func (m *slotsModel) actions() map[string]func(*rapid.T) {
 		},
 		"change a cap": func(t *rapid.T) {
 			project := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "project")
-			limit := rapid.IntRange(0, 3).Draw(t, "cap")
+			limit := rapid.IntRange(0, 5).Draw(t, "cap")
 			m.caps[project] = limit
 			if limit == 0 || m.widest[project] == 0 {
 				m.widest[project] = 0
@@ -201,8 +257,8 @@ func (m *slotsModel) finish(t *rapid.T) {
 	}
 }
 
-// TestSlotsModel: whatever happens in whatever order, slots, places, caps and shares hold, those that come back go first, and
-// nobody waits while nobody works.
+// TestSlotsModel: whatever happens in whatever order, slots, places, caps and shares hold, also those of retries, those that come
+// back go first, first tries go before retries, and nobody waits while nobody works.
 func TestSlotsModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -218,9 +274,9 @@ func TestSlotsModelWhereAllStepAside(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newSlotsModel(t)
 		for i := range m.total + m.places {
-			c := &modelClaim{lane: []artifact.Lane{artifact.Live, artifact.Bulk}[i%2], project: fmt.Sprintf("%c", 'a'+i%3), stage: waits}
+			c := &modelClaim{lane: []artifact.Lane{artifact.Live, artifact.Bulk}[i%2], project: fmt.Sprintf("%c", 'a'+i%3), stage: waits, retry: i%5 == 0}
 			m.claims = append(m.claims, c)
-			c.Claim, c.next = m.slots.Enter(c.lane, c.project)
+			c.Claim, c.next = m.slots.EnterAs(c.lane, c.project, c.retry)
 			m.check(t)
 		}
 		actions := m.actions()

@@ -31,7 +31,7 @@ func (c *Client) streams() []stream {
 		{streamDebt, c.applyDebt, []func(*jetstream.ConsumerConfig){c.applyDebtConsumer}},
 		{streamLedger, c.applyLedger, nil},
 		{streamDead, c.applyDead, nil},
-		{streamScan, c.applyScan, nil},
+		{streamScan, c.applyScan, []func(*jetstream.ConsumerConfig){c.applyReceiverTicks}},
 		{streamKept, c.applyKept, nil},
 		{streamPolicy, c.applyPolicy, nil},
 		{streamSweep, c.applySweep, nil},
@@ -70,7 +70,7 @@ func (c *Client) applyDebt(cfg *jetstream.StreamConfig) {
 // applyLedger never shortens the age: that would delete events, which nothing else can.
 func (c *Client) applyLedger(cfg *jetstream.StreamConfig) {
 	existed := cfg.Name != ""
-	c.applyCommon(cfg, "ledger.>")
+	c.applyCommon(cfg, ledgerSubjects)
 	cfg.Description = "what happened to each digest; append-only"
 	cfg.Retention = jetstream.LimitsPolicy
 	cfg.Discard = jetstream.DiscardNew
@@ -82,6 +82,9 @@ func (c *Client) applyLedger(cfg *jetstream.StreamConfig) {
 	cfg.Compression = jetstream.S2Compression
 	cfg.DenyDelete = true
 	cfg.DenyPurge = true
+	// How programs read it that may make no consumer; see pages. What has to be the newest is asked of the leader all the same.
+	cfg.AllowDirect = true
+	cfg.RePublish = &jetstream.RePublish{Source: ledgerSubjects, Destination: storedPrefix + ledgerSubjects, HeadersOnly: true}
 }
 
 func (c *Client) applyDead(cfg *jetstream.StreamConfig) {
@@ -126,6 +129,9 @@ func (c *Client) applyPolicy(cfg *jetstream.StreamConfig) {
 	c.applyBucket(cfg, "POLICIES", policyHistory)
 	cfg.Description = "policies of projects, as admins and the configuration file want them, and what the service keeps about them"
 	cfg.DenyPurge = true
+	cfg.RePublish = &jetstream.RePublish{
+		Source: policyPrefix + ".>", Destination: storedPrefix + storedPolicies + ".>", HeadersOnly: true,
+	}
 }
 
 // applySweep makes the key-value bucket SWEEPS.
@@ -195,6 +201,12 @@ func (c *Client) applyScanConsumer(kind string, atOnce int) func(*jetstream.Cons
 		filter := fmt.Sprintf("scan.v1.%s.%s.>", c.cfg.Harbor, kind)
 		c.applyConsumer(cfg, scanConsumer(c.cfg.Harbor, kind), filter, atOnce)
 	}
+}
+
+// applyReceiverTicks makes the consumer of the ticks that receivers work on, because they may make none where they have an
+// account of their own. How many may be out at once is left to receivers that may change it.
+func (c *Client) applyReceiverTicks(cfg *jetstream.ConsumerConfig) {
+	c.applyScanConsumer(receiverTicks, orDefault(cfg.MaxAckPending, receiverTicksAtOnce))(cfg)
 }
 
 func (c *Client) applyConsumer(cfg *jetstream.ConsumerConfig, name, filter string, maxAckPending int) {

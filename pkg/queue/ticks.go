@@ -44,7 +44,8 @@ func (c *Client) Propose(ctx context.Context, kind, key string, slot int64) (acc
 }
 
 // ConsumeTicks hands the ticks of one kind to handle until ctx ends, one at a time, oldest first. Over all programs, at
-// most atOnce of the kind are out at once; all programs should name the same number, the last one that began counts. An
+// most atOnce of the kind are out at once; all programs should name the same number, the last one that began counts (unless
+// it is one that may not change it: [Config].Imported). An
 // error of handle gives the tick back for another attempt, after the delay of its fault or else 10 seconds, during which it
 // counts as out; a program that vanishes gives it back after the ack wait. Ticks queue up while nobody works: the handler skips a slot that has passed. A tick whose handler panics is logged and counts
 // as done: it would do the same to each program in turn, and the next slot is the next attempt.
@@ -76,12 +77,14 @@ func (c *Client) openTicks(ctx context.Context, kind string, atOnce int) (jetstr
 	consumer, err := c.js.Consumer(ctx, streamScan, scanConsumer(c.cfg.Harbor, kind))
 	want := jetstream.ConsumerConfig{}
 	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound) && c.cfg.Imported:
+		return nil, fmt.Errorf("consumer %s is not there: signers make it: %w", scanConsumer(c.cfg.Harbor, kind), err)
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 	case err != nil:
 		return nil, err
 	default:
 		want = consumer.CachedInfo().Config
-		if want.MaxAckPending == atOnce || isNewer(want.Metadata) {
+		if want.MaxAckPending == atOnce || isNewer(want.Metadata) || c.cfg.Imported {
 			return consumer, nil
 		}
 	}

@@ -1,10 +1,12 @@
 package queue_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -43,6 +45,12 @@ func TestMalformedRequestsAreBuried(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	huge := request(r, artifact.Live)
+	huge.CorrelationID = strings.Repeat("x", 200_000)
+	large, err := artifact.EncodeRequest(huge)
+	if err != nil {
+		t.Fatal(err)
+	}
 	subject := queue.DeadSubject("default", r)
 	hash := subject[strings.LastIndex(subject, ".")+1:]
 	tests := []struct {
@@ -58,6 +66,8 @@ func TestMalformedRequestsAreBuried(t *testing.T) {
 		{"of the other lane", string(wrongLane), "c-1"},
 		{"incomplete", fmt.Sprintf(`{"v":1,"ref":%q,"correlation_id":"c-2"}`, r), "c-2"},
 		{"no correlation", fmt.Sprintf(`{"ref":%q}`, r), hash},
+		{"correlation of a book's length", fmt.Sprintf(`{"ref":%q,"correlation_id":%q}`, r, strings.Repeat("x", 200_000)), hash},
+		{"decodable, but far too large", string(large), hash},
 		{"other fields of another type", fmt.Sprintf(`{"v":"1","ref":%q,"lane":7,"correlation_id":8}`, r), hash},
 	}
 	for _, tt := range tests {
@@ -174,4 +184,106 @@ func TestRequestOfANewerVersionIsGivenBack(t *testing.T) {
 	if got, want := string(msg.Data), `-NAK {"delay": 30000000000}`; got != want {
 		t.Errorf("the server was told %s, want %s", got, want)
 	}
+}
+
+// The largest message that the server takes is no letter that it does not take.
+func TestHugeRequestIsBuried(t *testing.T) {
+	t.Parallel()
+	server := queuetest.NewServer(t)
+	client, js := queuetest.NewClient(t, server), bare(t, server)
+	r := ref(t, "demo/app", 1)
+	data := fmt.Appendf(nil, `{"v":1,"ref":%q,"lane":"%s"}`, r, strings.Repeat("x", 1_000_000))
+	if _, err := js.Publish(t.Context(), queue.SignSubject("default", artifact.Live, r), data); err != nil {
+		t.Fatal(err)
+	}
+	consume(t, client, queue.ConsumeConfig{})
+	eventually(t, "the request is gone", func() bool { return waiting(t, js, "SIGN") == 0 })
+	list := letters(t, client, 0, 0)
+	if len(list) != 1 {
+		t.Fatalf("%d letters, want 1", len(list))
+	}
+	if l := list[0]; l.Ref != r || !strings.HasPrefix(string(data), string(l.Stored)) || !strings.Contains(l.LastError, "are kept") {
+		t.Errorf("letter of %q with %d bytes, %s; want %s, the beginning of the request", l.Ref, len(l.Stored), l.LastError, r)
+	}
+}
+
+func TestRequestOfANewerVersionIsBuriedAfterAnHour(t *testing.T) {
+	t.Parallel()
+	r, unknown := ref(t, "demo/app", 1), ref(t, "demo/app", 2)
+	lanes := []struct {
+		name    string
+		subject func(artifact.Ref) string
+		consume func(*queue.Client) func(context.Context, queue.ConsumeConfig) error
+		stream  string
+	}{
+		{
+			"requests", func(r artifact.Ref) string { return queue.SignSubject("default", artifact.Bulk, r) },
+			func(c *queue.Client) func(context.Context, queue.ConsumeConfig) error { return c.Consume }, "SIGN",
+		},
+		{
+			"debts", func(r artifact.Ref) string { return queue.DebtSubject("default", r) },
+			func(c *queue.Client) func(context.Context, queue.ConsumeConfig) error { return c.ConsumeDebts }, "DEBT",
+		},
+	}
+	for _, tt := range lanes {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := queuetest.NewServer(t)
+			client, js := queuetest.NewClient(t, server), bare(t, server)
+			for to, data := range map[artifact.Ref]string{
+				r:       fmt.Sprintf(`{"v":2,"ref":%q,"correlation_id":"c-7"}`, r),
+				unknown: `{"v":2,"ref":{"changed":"shape"}}`,
+			} {
+				if _, err := js.Publish(t.Context(), tt.subject(to), []byte(data)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var early, late queue.ConsumeConfig
+			early.Now = func() time.Time { return time.Now().Add(59 * time.Minute) }
+			late.Now = func() time.Time { return time.Now().Add(61 * time.Minute) }
+			run := tt.consume(client)
+			older := startConsumer(t, run, early)
+			durable := func() *jetstream.ConsumerInfo { return durableOf(t, js, tt.stream, artifact.Bulk, "demo") }
+			eventually(t, "both were given back", func() bool { return durable().NumRedelivered == 0 && durable().NumAckPending == 2 })
+			older.stop()
+			receive(t, older.stopped, "the consumer to return")
+			if dead := waiting(t, js, "DEAD"); dead != 0 {
+				t.Fatalf("%d dead letters after 59 minutes, want 0", dead)
+			}
+			// The consumer is made anew, so that the test need not wait for the delay.
+			if err := js.DeleteConsumer(t.Context(), tt.stream, durable().Name); err != nil {
+				t.Fatal(err)
+			}
+			startConsumer(t, run, late)
+			eventually(t, "both are gone", func() bool { return waiting(t, js, tt.stream) == 0 })
+			byRef := map[artifact.Ref]artifact.DeadLetter{}
+			for _, l := range letters(t, client, 0, 0) {
+				byRef[l.Ref] = l
+			}
+			if l := byRef[r]; l.Reason != "newer_version" || l.Request != nil || l.CorrelationID != "c-7" || !strings.Contains(l.LastError, "version") {
+				t.Errorf("letter = %+v, want one of a newer version", l)
+			}
+			if l := byRef[artifact.Ref{}]; l.Reason != "newer_version" || string(l.Stored) != `{"v":2,"ref":{"changed":"shape"}}` {
+				t.Errorf("letter = %+v, want one of a newer version", l)
+			}
+			recorded := events(t, js)
+			if len(recorded) != 1 || recorded[0].Ref != r || recorded[0].Kind != artifact.Dead || recorded[0].Reason != "newer_version" {
+				t.Errorf("events %+v, want one, that %s is dead", recorded, r)
+			}
+		})
+	}
+}
+
+// durableOf gives the state of the consumer of requests of a project, or of debts.
+func durableOf(t *testing.T, js jetstream.JetStream, stream string, lane artifact.Lane, project string) *jetstream.ConsumerInfo {
+	t.Helper()
+	name := "debt-default"
+	if stream == "SIGN" {
+		name = fmt.Sprintf("sign-default-%s-%02d", lane, queue.Partition(project))
+	}
+	durable, err := js.Consumer(t.Context(), stream, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return durable.CachedInfo()
 }

@@ -24,6 +24,8 @@ type Usage struct {
 	DiskFree, DiskSize int64
 	// DeadLetters is how many requests were given up.
 	DeadLetters uint64
+	// Stranded is how many messages of a work queue no consumer will ever hand out, by stream: normally 0.
+	Stranded map[string]uint64
 	// Waiting is what is not done yet, by lane, in this harbor: requests in work and those that wait to be tried again too.
 	Waiting map[artifact.Lane]Backlog
 }
@@ -47,11 +49,11 @@ func (u Usage) Outstanding() (requests, debts uint64) {
 	return u.Waiting[artifact.Live].Count + u.Waiting[artifact.Bulk].Count, u.Waiting[artifact.Debt].Count
 }
 
-// Usage measures how full the queue is. It costs some 15 requests.
+// Usage measures how full the queue is. It costs some 20 requests.
 func (c *Client) Usage(ctx context.Context) (Usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
 	defer cancel()
-	u := Usage{At: time.Now(), Waiting: map[artifact.Lane]Backlog{}}
+	u := Usage{At: time.Now(), Waiting: map[artifact.Lane]Backlog{}, Stranded: map[string]uint64{}}
 	for _, s := range c.streams() {
 		handle, err := c.js.Stream(ctx, s.name)
 		if err != nil {
@@ -64,8 +66,18 @@ func (c *Client) Usage(ctx context.Context) (Usage, error) {
 		if s.name == streamDead {
 			u.DeadLetters = info.State.Msgs
 		}
+		if s.name != streamSign && s.name != streamDebt {
+			continue
+		}
+		consumers, err := consumersOf(ctx, handle)
+		if err != nil {
+			return Usage{}, err
+		}
+		if u.Stranded[s.name], err = stranded(ctx, handle, consumers); err != nil {
+			return Usage{}, err
+		}
 		if s.name == streamSign {
-			if err := c.measureLanes(ctx, handle, u.Waiting); err != nil {
+			if err := c.measureLanes(ctx, consumers, u.Waiting); err != nil {
 				return Usage{}, err
 			}
 		}
@@ -82,15 +94,9 @@ func (c *Client) Usage(ctx context.Context) (Usage, error) {
 }
 
 // measureLanes counts what is not done in the lanes of requests.
-func (c *Client) measureLanes(ctx context.Context, handle jetstream.Stream, waiting map[artifact.Lane]Backlog) error {
-	consumers := map[string]*jetstream.ConsumerInfo{}
-	lister := handle.ListConsumers(ctx)
-	for info := range lister.Info() {
-		consumers[info.Name] = info
-	}
-	if err := lister.Err(); err != nil {
-		return askFault(fmt.Errorf("asking for the consumers of stream %s: %w", streamSign, err))
-	}
+func (c *Client) measureLanes(
+	ctx context.Context, consumers map[string]*jetstream.ConsumerInfo, waiting map[artifact.Lane]Backlog,
+) error {
 	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
 		var b Backlog
 		for part := range Partitions {
@@ -132,17 +138,19 @@ func (c *Client) measureStore(ctx context.Context, u *Usage) error {
 // usageEvery is how often [Client.MeasureUsage] measures.
 const usageEvery = 15 * time.Second
 
-// MeasureUsage measures how full the queue is every 15 seconds, for the metrics, until ctx ends. While the queue does not
-// answer, the metrics keep their last values; harborseal_queue_usage_timestamp_seconds says of when they are.
+// MeasureUsage measures how full the queue is every 15 seconds, for the metrics, until ctx ends, and warns once of each limit of
+// which 70 % is reached. While the queue does not answer, the metrics keep their last values;
+// harborseal_queue_usage_timestamp_seconds says of when they are.
 func (c *Client) MeasureUsage(ctx context.Context) error {
 	ticker := time.NewTicker(usageEvery)
 	defer ticker.Stop()
-	failing := false
+	failing, limits := false, warnings{}
 	for {
 		u, err := c.Usage(ctx)
 		switch {
 		case err == nil:
 			c.metrics.usage.set(u)
+			limits.look(c.log, u)
 		case ctx.Err() == nil && !failing:
 			c.log.Warn().Err(err).Msg("cannot measure how full the queue is: the metrics keep their last values")
 		}

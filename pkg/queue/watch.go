@@ -105,12 +105,15 @@ type watch struct {
 // read applies all entries as they are and then each change, until something breaks.
 func (w *watch) read(ctx context.Context) error {
 	filter := policyPrefix + "." + w.client.cfg.Harbor + ".>"
-	last, goal, err := w.client.policyState(ctx, filter)
+	last, goal, created, err := w.client.policyState(ctx, filter)
 	if err != nil {
 		return err
 	}
 	if last < w.newest {
 		return errWentBack
+	}
+	if w.client.cfg.Imported {
+		return w.readEach(ctx, filter, last, created)
 	}
 	return w.client.follow(ctx, streamPolicy, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
@@ -128,7 +131,9 @@ func (w *watch) read(ctx context.Context) error {
 				return err
 			}
 			position = metadata.Sequence.Stream
-			if at, found := w.take(msg, metadata); found && !complete {
+			if at, found := w.take(stored{
+				subject: msg.Subject(), seq: position, at: metadata.Timestamp, header: msg.Headers(), data: msg.Data(),
+			}); found && !complete {
 				seen[at] = true
 			}
 		}
@@ -136,44 +141,45 @@ func (w *watch) read(ctx context.Context) error {
 }
 
 // policyState asks the stream's leader how far it is: the sequence of its last message, and the one of the last message of
-// this harbor, 0 if there is none. Whoever reads up to that one has read everything that was confirmed before, also where a
+// this harbor, 0 if there is none, and when it was created. Whoever reads up to that one has read everything that was confirmed before, also where a
 // replica answers that lags behind.
-func (c *Client) policyState(ctx context.Context, filter string) (last, goal uint64, err error) {
+func (c *Client) policyState(ctx context.Context, filter string) (last, goal uint64, created time.Time, err error) {
 	asking, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	handle, err := c.js.Stream(asking, streamPolicy)
 	if err != nil {
-		return 0, 0, fmt.Errorf("asking stream %s: %w", streamPolicy, err)
+		return 0, 0, time.Time{}, fmt.Errorf("asking stream %s: %w", streamPolicy, err)
 	}
 	msg, err := c.lastMessage(ctx, streamPolicy, filter)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, time.Time{}, err
 	}
 	if msg != nil {
 		goal = msg.Sequence
 	}
-	return handle.CachedInfo().State.LastSeq, goal, nil
+	info := handle.CachedInfo()
+	return info.State.LastSeq, goal, info.Created, nil
 }
 
 // take applies one message.
-func (w *watch) take(msg jetstream.Msg, metadata *jetstream.MsgMetadata) (at place, found bool) {
-	kind, project, err := parsePolicySubject(msg.Subject())
-	revision := metadata.Sequence.Stream
+func (w *watch) take(msg stored) (at place, found bool) {
+	kind, project, err := parsePolicySubject(msg.subject)
+	revision := msg.seq
 	if err != nil {
 		w.client.metrics.undecodable.WithLabelValues(streamPolicy).Inc()
-		w.client.log.Error().Err(err).Str("subject", msg.Subject()).Uint64("seq", revision).Msg("policy cannot be read, passing over it")
+		w.client.log.Error().Err(err).Str("subject", msg.subject).Uint64("seq", revision).Msg("policy cannot be read, passing over it")
 		return place{}, false
 	}
 	at = place{kind, project}
 	if !known(kind) {
 		return at, false
 	}
-	entry := book.Entry{Kind: kind, Project: project, Revision: revision, At: metadata.Timestamp.UTC()}
-	if !isDeleted(msg.Headers()) {
-		entry.Value = msg.Data()
+	entry := book.Entry{Kind: kind, Project: project, Revision: revision, At: msg.at.UTC()}
+	if !isDeleted(msg.header) {
+		entry.Value = msg.data
 		if len(entry.Value) > maxPolicy || len(entry.Value) == 0 {
 			w.client.metrics.undecodable.WithLabelValues(streamPolicy).Inc()
-			w.client.log.Error().Str("subject", msg.Subject()).Uint64("seq", revision).Int("bytes", len(entry.Value)).
+			w.client.log.Error().Str("subject", msg.subject).Uint64("seq", revision).Int("bytes", len(entry.Value)).
 				Msg("policy is empty or too large, its project has none that can be read")
 			entry.Value = []byte("unreadable")
 		}
