@@ -117,6 +117,8 @@ type HTTP struct {
 	TLS    ServerTLS `key:"tls"`
 	// AllowPlainHTTP must be true where TLS has no certificate.
 	AllowPlainHTTP bool `key:"allow_plain_http" default:"false"`
+	// MaxConnections is how many connections are served at once.
+	MaxConnections int `key:"max_connections" default:"2048"`
 	// TrustedProxies are addresses and networks (CIDR) whose X-Forwarded-For is believed.
 	TrustedProxies []string `key:"trusted_proxies"`
 }

@@ -12,7 +12,7 @@
 // empty variable makes an empty list; so do mappings of texts, written as key=value. An entry of a list of mappings is named by its number, counted from 0:
 // HARBORSEAL_KEYS_0_FILE stands for keys[0].file; it changes that entry of the file, or adds the entry that follows the
 // last one. Variables that Kubernetes makes for a service called "harborseal…" (…_SERVICE_HOST, …_PORT_8080_TCP_ADDR and
-// so on) are left alone, and so are those of package failpoint (HARBORSEAL_FAILPOINT…).
+// so on) are left alone, and so are those of package failpoint (HARBORSEAL_FAILPOINT…, HARBORSEAL_CLOCK_FILE).
 //
 // # Files and secrets
 //

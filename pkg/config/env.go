@@ -155,7 +155,7 @@ func (e environment) overlayEntries(path string, variables entries, list []any) 
 // foreign says whether a variable is made by somebody else although its name begins with ours: the test builds'
 // failpoints, and what Kubernetes tells every container about a service called "harborseal" or "harborseal-…".
 func foreign(name string) bool {
-	if name == "FAILPOINT" || name == "FAILPOINT_ONCE" {
+	if name == "FAILPOINT" || name == "FAILPOINT_ONCE" || name == "CLOCK_FILE" {
 		return true
 	}
 	name = "_" + name

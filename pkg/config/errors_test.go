@@ -209,10 +209,11 @@ func TestReceiverProblems(t *testing.T) {
 			"webhook.secret_files: want at least one entry",
 			"queue.embedded.users: want at least one, for the signers",
 		}},
-		{"half a certificate", hook + "http: {tls: {cert_file: c}, trusted_proxies: [10.0.0.0/8, '::1', proxy]}\nharbor: {public_host: h:x}\n" +
+		{"half a certificate", hook + "http: {tls: {cert_file: c}, max_connections: 8, trusted_proxies: [10.0.0.0/8, '::1', proxy]}\nharbor: {public_host: h:x}\n" +
 			"queue: {urls: ['nats://q']}\n", []string{
 			"harbor.public_host: want a host as image names have it, such as harbor.example.com or harbor.example.com:8443",
 			"http.tls.key_file: is required beside cert_file",
+			"http.max_connections: want 64 to 100000",
 			"http.trusted_proxies[2]: want an address or a network, such as 10.1.2.3 or 10.0.0.0/8",
 		}},
 		{"embedded and others", hook + plain + "queue: {urls: ['nats://q'], replicas: 3, embedded: {enabled: true, max_store: 1MiB, store_dir: ' '," +

@@ -70,7 +70,7 @@ func TestReceiverDefaults(t *testing.T) {
 		Ops:    config.Ops{Listen: "127.0.0.1:9090"},
 		Harbor: config.ReceiverHarbor{Name: "default", PublicHost: "harbor.example.com", Timeout: 15 * time.Second},
 		Drift:  config.Drift{Interval: 5 * time.Minute},
-		HTTP:   config.HTTP{Listen: "127.0.0.1:8443", AllowPlainHTTP: true},
+		HTTP:   config.HTTP{Listen: "127.0.0.1:8443", AllowPlainHTTP: true, MaxConnections: 2048},
 		Webhook: config.Webhook{
 			SecretFiles: []string{filepath.Join(dir, "webhook")}, OwnOperators: []string{"robot$harborseal"},
 			Rate: config.Rate{PerSecond: 5, Burst: 50},

@@ -185,6 +185,7 @@ func (h HTTP) check(p *problems) {
 	if !h.TLS.Enabled() && h.TLS.KeyFile == "" && !h.AllowPlainHTTP {
 		p.add("http.tls", "cert_file and key_file are required, unless http.allow_plain_http is true")
 	}
+	p.count("http.max_connections", h.MaxConnections, 64, 100_000)
 	p.networks("http.trusted_proxies", h.TrustedProxies)
 }
 
