@@ -145,6 +145,7 @@ type occurrence struct {
 	Actor   string    `json:"actor"`
 	Origin  string    `json:"origin"`
 	Reason  string    `json:"reason"`
+	Detail  string    `json:"detail"`
 	Change  *struct {
 		Before json.RawMessage `json:"before"`
 		After  json.RawMessage `json:"after"`

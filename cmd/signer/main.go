@@ -43,6 +43,14 @@ Usage:
                                    stop signing at once everywhere, of one project or of all; requests wait
   signer resume --config FILE [--project P] [--reason WHY]
                                    let signing go on
+  signer dead list --config FILE [--project P] [--reason R] [-o json]
+                                   list the requests that were given up, with why
+  signer dead show --config FILE ID [-o json]
+                                   all that is known of one
+  signer dead replay --config FILE ID... | --project P | --reason R | --all [-o json]
+                                   try them again: what was wrong should be mended before
+  signer dead discard --config FILE --why WHY ID... | --project P | --reason R | --all [-o json]
+                                   take them away for good; who and why stays in the ledger
   signer version
 
 Every key of the configuration has an environment variable: HARBORSEAL_HARBOR_URL for harbor.url.
@@ -78,6 +86,7 @@ func program() shell.Program {
 		"trust-root":   trustRoot,
 		"pause":        pause,
 		"resume":       resume,
+		"dead":         dead,
 	}}
 }
 

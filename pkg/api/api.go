@@ -1,5 +1,5 @@
 // Package api is the REST door for compliance admins, auditors and pipelines: the projects with their policies and coverage,
-// the signed-digest report, the outages of what the programs depend on, and what verifiers are to trust.
+// the signed-digest report, the dead letters, the outages of what the programs depend on, and what verifiers are to trust.
 //
 // It guarantees that
 //   - everybody sees and changes what package access lets them, and nothing else: a project that is not there and one of
@@ -81,11 +81,13 @@ type policies interface {
 	Projects() (names []string, globs bool, err error)
 }
 
-// Config is what the API needs. Ledger, Projects, Policies and Access are required.
+// Config is what the API needs. Ledger, Projects, Policies, DeadLetters and Access are required.
 type Config struct {
 	Ledger   view
 	Projects projects
 	Policies policies
+	// DeadLetters are the requests that were given up.
+	DeadLetters letters
 	// Access says who may do what.
 	Access guard
 	// Rotations may be nil: then the rate of signing anew after a change of keys is not told.
@@ -123,7 +125,7 @@ func New(cfg Config) (*API, error) {
 	}
 	err := errors.Join(
 		required(cfg.Ledger != nil, "Ledger"), required(cfg.Projects != nil, "Projects"),
-		required(cfg.Policies != nil, "Policies"), required(cfg.Access != nil, "Access"),
+		required(cfg.Policies != nil, "Policies"), required(cfg.DeadLetters != nil, "DeadLetters"), required(cfg.Access != nil, "Access"),
 	)
 	if cfg.Timeout < 0 || cfg.ChangeTimeout < 0 {
 		err = errors.Join(err, errors.New("making the API: a Timeout is negative"))
@@ -158,6 +160,8 @@ func (a *API) Register(router gin.IRouter) {
 	known.GET("/projects", a.plain, a.getProjects)
 	known.GET("/events", a.getAllEvents)
 	known.GET("/outages", a.getOutages)
+	known.GET("/dead-letters", a.getLetters)
+	known.GET("/dead-letters/:id", a.plain, a.getLetter)
 	known.GET("/trust", a.plain, a.getTrust)
 	reading := known.Group("/projects/:name", a.requireRead)
 	reading.GET("", a.plain, a.getProject)
@@ -172,6 +176,11 @@ func (a *API) Register(router gin.IRouter) {
 	changing.POST("/webhook-secret", a.postWebhookSecret)
 	changing.PUT("/blocks/:digest", a.putBlock)
 	changing.DELETE("/blocks/:digest", a.deleteBlock)
+
+	// Whose letter it is, and so who may touch it, is known when it is read.
+	mending := router.Group("/api/v1/dead-letters/:id", a.sameOrigin, a.within(a.cfg.Timeout), a.authenticate, a.plain)
+	mending.POST("/replay", a.postReplay)
+	mending.DELETE("", a.deleteLetter)
 }
 
 // within ends the work for a request in time.

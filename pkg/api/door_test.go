@@ -22,6 +22,8 @@ import (
 	"github.com/harborseal/harborseal/pkg/access"
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/deadletter"
+	"github.com/harborseal/harborseal/pkg/deadletter/deadlettertest"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -214,8 +216,10 @@ func config(tb testing.TB, from view, tokens string, log io.Writer) api.Config {
 	tb.Helper()
 	b := book.New(policy.Terms{})
 	b.Loaded()
+	q := &deadlettertest.Queue{}
+	q.Add(deadlettertest.Letter("demo/app", 1))
 	return api.Config{
-		Ledger: from, Projects: &enrolled{}, Policies: b, Access: guard(tb, people{}, tokens, log),
+		Ledger: from, Projects: &enrolled{}, Policies: b, DeadLetters: letters(tb, q, b), Access: guard(tb, people{}, tokens, log),
 		Registry: "harbor.example.com", Logger: zerolog.New(log),
 	}
 }
@@ -241,6 +245,16 @@ func open(t *testing.T, from view, change ...func(*api.Config)) door {
 	a.Register(engine)
 	d.handler = engine
 	return d
+}
+
+// letters are the real ones, over a queue of a test.
+func letters(tb testing.TB, q *deadlettertest.Queue, b *book.Book) *deadletter.Service {
+	tb.Helper()
+	s, err := deadletter.New(deadletter.Config{Queue: q, Policies: b, Logger: zerolog.Nop()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
 }
 
 // guard is the real one.

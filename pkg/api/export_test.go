@@ -11,4 +11,7 @@ type (
 	SignaturesAnswer = signaturesAnswer
 	SweepAnswer      = sweepAnswer
 	BlockRequest     = blockRequest
+	LettersAnswer    = lettersAnswer
+	LetterAnswer     = letterAnswer
+	DiscardRequest   = discardRequest
 )

@@ -15,6 +15,7 @@ import (
 
 	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/deadletter"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/ledger/ledgertest"
@@ -88,7 +89,7 @@ func TestEveryRouteHasAnOperationAndTheReverse(t *testing.T) {
 // target fills in the parts of a path.
 func target(operation string) (method, path string) {
 	method, path, _ = strings.Cut(operation, " ")
-	return method, strings.NewReplacer(":name", "demo", ":digest", ledgertest.Ref("demo/app", 1).Digest()).Replace(path)
+	return method, strings.NewReplacer(":name", "demo", ":id", "1", ":digest", ledgertest.Ref("demo/app", 1).Digest()).Replace(path)
 }
 
 // TestEveryParameterIsDocumentedAndTheReverse makes each handler name the parameters that it takes, by sending one that none
@@ -149,6 +150,7 @@ func TestSchemasAreTheTypes(t *testing.T) {
 		"Project": api.ProjectAnswer{}, "Projects": api.ProjectsAnswer{}, "ProjectRow": api.ProjectRow{}, "Rotation": api.RotationAnswer{},
 		"TrustDocument": sigstore.TrustDocument{}, "Outages": api.OutagesAnswer{}, "Outage": ledger.Outage{}, "OutageRecord": artifact.OutageRecord{},
 		"Events": api.EventsAnswer{}, "Signatures": api.SignaturesAnswer{}, "SweepQueued": api.SweepAnswer{}, "BlockRequest": api.BlockRequest{},
+		"DeadLetters": api.LettersAnswer{}, "DeadLetter": deadletter.View{}, "DeadLetterChange": api.LetterAnswer{}, "DiscardRequest": api.DiscardRequest{},
 	}
 	// What a client may leave out though the program always writes it, and the reverse: problem.Document is completed.
 	optional := map[string][]string{"Policy": {"mode"}, "PolicyRequest": {"mode"}}
@@ -224,7 +226,7 @@ func TestClosedSetsAreThoseOfTheProgram(t *testing.T) {
 		{[]string{"components", "schemas", "Mode"}, []policy.Mode{policy.ModeOff, policy.ModeObserve, policy.ModeSign}},
 		{[]string{"components", "schemas", "Key", "properties", "state"}, []api.KeyState{api.KeyActive, api.KeyVerifyOnly, api.KeyRevoked}},
 		{[]string{"components", "schemas", "Check", "properties", "status"}, []preflight.Status{preflight.OK, preflight.Warning, preflight.Failed, preflight.Skipped}},
-		{[]string{"components", "schemas", "Event", "properties", "kind"}, []artifact.Kind{artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed, artifact.Outage}},
+		{[]string{"components", "schemas", "Event", "properties", "kind"}, []artifact.Kind{artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed, artifact.Outage, artifact.Unreadable, artifact.Replayed, artifact.Discarded}},
 		{[]string{"components", "schemas", "Row", "properties", "log_state"}, ledger.LogStates()},
 		{[]string{"components", "schemas", "Policy", "properties", "transparency"}, []policy.Transparency{policy.TransparencyOff, policy.TransparencyRequired, policy.TransparencyDeferred}},
 		{[]string{"components", "schemas", "Policy", "properties", "timestamp"}, []policy.Timestamp{policy.TimestampOff, policy.TimestampOptional, policy.TimestampRequired}},

@@ -28,7 +28,7 @@ func (r *refusal) Error() string { return r.Detail }
 
 // refuse answers with what an error means. With the functions below it is the only place that turns errors into statuses.
 func (a *API) refuse(c *gin.Context, err error) {
-	for _, known := range []func(*gin.Context, error) (problem.Document, bool){ofAccess, ofRequest, ofChange} {
+	for _, known := range []func(*gin.Context, error) (problem.Document, bool){ofAccess, ofRequest, ofChange, ofLetter} {
 		if d, ok := known(c, err); ok {
 			problem.Abort(c, d)
 			return

@@ -12,14 +12,18 @@ import (
 // maxChange bounds each side of a change, in bytes of JSON. It holds any policy that a person would write.
 const maxChange = 64 << 10
 
-// ProjectEvent is something that happened to a project, or to all, as the API shows it.
+// ProjectEvent is something that happened to a project, or to all, as the API shows it. What somebody did to a dead letter is
+// among it, because nothing else of it stays.
 type ProjectEvent struct {
 	// Seq is the event's sequence in the ledger.
 	Seq uint64 `json:"seq"`
 	// Project is empty for what concerns all projects.
 	Project string        `json:"project"`
 	Kind    artifact.Kind `json:"kind"`
-	At      time.Time     `json:"at"` // UTC
+	// Repository (the full name) and Digest name the manifest of a dead letter that was replayed or discarded.
+	Repository string    `json:"repository,omitempty"`
+	Digest     string    `json:"digest,omitempty"`
+	At         time.Time `json:"at"` // UTC
 	// Actor is who did it, and Origin the part of the program that recorded it.
 	Actor  string          `json:"actor"`
 	Origin artifact.Origin `json:"origin"`
@@ -39,13 +43,16 @@ type ProjectEvent struct {
 // know, or if it is about images of the service's own. The same entry always gives the same event: text is cut and made storable, and JSON is brought to one form.
 func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
 	e := entry.Event
-	if e.Canary || !e.Kind.OfProject() {
+	if e.Canary || !e.Kind.OfProject() && !ofLetter(e.Kind) {
 		return ProjectEvent{}, false
 	}
 	event := ProjectEvent{
 		Seq: entry.Seq, Project: clean(e.Project, maxText), Kind: e.Kind, At: instant(e.Time),
 		Actor: clean(e.Actor, maxText), Origin: artifact.Origin(clean(string(e.Origin), maxText)),
 		Reason: clean(e.Reason, maxText), Detail: clean(e.Detail, maxDetail),
+	}
+	if !e.Ref.IsZero() {
+		event.Project, event.Repository, event.Digest = e.Ref.Project(), e.Ref.Repository(), e.Ref.Digest()
 	}
 	if c := e.Change; c != nil {
 		event.Change = &artifact.Change{Before: bounded(c.Before), After: bounded(c.After), From: clean(c.From, maxText)}
@@ -61,6 +68,9 @@ func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
 	}
 	return event, true
 }
+
+// ofLetter says whether events of a kind tell what somebody did to the dead letter of a manifest.
+func ofLetter(k artifact.Kind) bool { return k == artifact.Replayed || k == artifact.Discarded }
 
 // bounded brings JSON to the form that encoding it again does not change; nil for nothing.
 func bounded(raw json.RawMessage) json.RawMessage {

@@ -48,6 +48,27 @@ func TestProjectEventOf(t *testing.T) {
 	}
 }
 
+// TestDeadLettersAreInTheHistory has what somebody did to the dead letter of a manifest stand in the history of its project.
+func TestDeadLettersAreInTheHistory(t *testing.T) {
+	ref := ledgertest.Ref("demo/team/app", 1)
+	for _, kind := range []artifact.Kind{artifact.Replayed, artifact.Discarded} {
+		e := ledgertest.Event(kind, ref)
+		e.Actor, e.Detail, e.Project = "ann", "why", "not the word of the event"
+		e.Change = &artifact.Change{Before: json.RawMessage(`{"id":7}`), From: "cli"}
+		want := ledger.ProjectEvent{
+			Seq: 9, Project: "demo", Kind: kind, Repository: "demo/team/app", Digest: ref.Digest(), At: ledgertest.Epoch(), Actor: "ann",
+			Origin: e.Origin, Detail: "why", Change: &artifact.Change{Before: json.RawMessage(`{"id":7}`), From: "cli"},
+		}
+		if got, ok := ledger.ProjectEventOf(artifact.Entry{Seq: 9, Event: e}); !ok || !reflect.DeepEqual(got, want) {
+			t.Errorf("ProjectEventOf(%s) = %+v, %t; want %+v", kind, got, ok, want)
+		}
+		e.Canary = true
+		if got, ok := ledger.ProjectEventOf(artifact.Entry{Seq: 9, Event: e}); ok {
+			t.Errorf("ProjectEventOf(%s) of a canary = %+v, want none", kind, got)
+		}
+	}
+}
+
 func TestChangesAreBounded(t *testing.T) {
 	quoted := func(n int) string { return `"` + strings.Repeat("x", n-2) + `"` }
 	for _, tt := range []struct {

@@ -149,7 +149,8 @@ func (s Seen) Merge(other Seen) Seen {
 }
 
 // Projects says whether an entry changes a row. Others only move the position: those without an event, those of a kind that
-// these rules do not know, and those about images of the service's own. What is about a project changes no row either:
+// these rules do not know, and those about images of the service's own. That a dead letter was discarded changes none either: the
+// digest stays given up, for the reason that it had, or is what it has become meanwhile. What is about a project changes no row either:
 // [ProjectEventOf] reads it.
 func Projects(entry artifact.Entry) bool {
 	switch e := entry.Event; {
@@ -312,7 +313,7 @@ func (r *Record) SoleKey() string {
 
 func stateOf(e artifact.Event) (State, bool) {
 	switch e.Kind {
-	case artifact.Received, artifact.Queued:
+	case artifact.Received, artifact.Queued, artifact.Replayed:
 		return Pending, true
 	case artifact.Removed:
 		return Unsigned, true

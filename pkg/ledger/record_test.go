@@ -56,6 +56,13 @@ func TestState(t *testing.T) {
 		{"failed", []artifact.Kind{received, failed}, ledger.Failed},
 		{"failed, then given up", []artifact.Kind{received, failed, dead}, ledger.Dead},
 		{"given up, then pushed again", []artifact.Kind{received, dead, received}, ledger.Pending},
+		{"given up, then replayed", []artifact.Kind{received, dead, artifact.Replayed}, ledger.Pending},
+		{"replayed and given up again", []artifact.Kind{received, dead, artifact.Replayed, dead}, ledger.Dead},
+		{"replayed and signed", []artifact.Kind{received, dead, artifact.Replayed, signed}, ledger.Signed},
+		{"signed meanwhile, then replayed", []artifact.Kind{received, dead, signed, artifact.Replayed}, ledger.Signed},
+		{"given up, then discarded", []artifact.Kind{received, dead, artifact.Discarded}, ledger.Dead},
+		{"blocked, then its dead letter was discarded", []artifact.Kind{dead, artifact.Blocked, artifact.Discarded}, ledger.Blocked},
+		{"a discarded dead letter alone", []artifact.Kind{artifact.Discarded, artifact.Unreadable}, ""},
 		{"skipped", []artifact.Kind{received, skipped}, ledger.Skipped},
 		{"deleted", []artifact.Kind{received, signed, gone}, ledger.Gone},
 		{"deleted and pushed again", []artifact.Kind{received, signed, gone, received}, ledger.Pending},
@@ -194,7 +201,7 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 				want[ref] = ledger.Unsigned
 			case artifact.Vanished:
 				want[ref] = ledger.Gone
-			case artifact.Received, artifact.Queued:
+			case artifact.Received, artifact.Queued, artifact.Replayed:
 				want[ref] = ledger.Pending
 			case artifact.Signed, artifact.LogPaid:
 				want[ref] = ledger.Signed

@@ -75,6 +75,19 @@ func (c *Call) Parse() error {
 	return nil
 }
 
+// ParseWords parses the flags, which may stand before, between and behind the words that it gives.
+func (c *Call) ParseWords() (words []string, err error) {
+	for rest := c.args; ; rest = c.Flags.Args()[1:] {
+		if err := c.Flags.Parse(rest); err != nil {
+			return nil, err
+		}
+		if c.Flags.NArg() == 0 {
+			return words, nil
+		}
+		words = append(words, c.Flags.Arg(0))
+	}
+}
+
 // Service is what "run" needs of a program. C is its configuration.
 type Service[C any] struct {
 	Load  func(path string, environ []string) (*C, error)

@@ -3,6 +3,7 @@ package shell_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +43,11 @@ func TestProgram(t *testing.T) {
 		{"unknown flag", []string{"run", "--nonsense"}, "", "", "the usage", "not defined"},
 		{"unknown command", []string{"nonsense"}, "", "", "", `unknown command "nonsense": run prog --help`},
 		{"own command", []string{"make", "--what", "tea"}, "", "made tea", "", ""},
+		{"words before, between and behind flags", []string{"say", "--to", "ann", "a", "--loud", "b", "c"}, "", "[a b c]true ann", "", ""},
+		{"a flag behind words", []string{"say", "a", "--to=bob"}, "", "[a]false bob", "", ""},
+		{"no words", []string{"say"}, "", "[]false", "", ""},
+		{"what looks like a flag", []string{"say", "--", "-a"}, "", "[-a]false", "", ""},
+		{"an unknown flag behind words", []string{"say", "a", "--nonsense"}, "", "", "the usage", "not defined"},
 		{"help", []string{"help"}, "", "the usage", "", ""},
 		{"help flag", []string{"--help"}, "", "", "the usage", ""},
 		{"help flag of a command", []string{"make", "-h"}, "", "", "the usage", ""},
@@ -70,6 +76,16 @@ func TestProgram(t *testing.T) {
 			}
 			program := shell.Program{Name: "prog", Usage: "the usage\n", Commands: map[string]func(context.Context, *shell.Call) error{
 				"run": service.Serve,
+				"say": func(_ context.Context, c *shell.Call) error {
+					loud := c.Flags.Bool("loud", false, "")
+					to := c.Flags.String("to", "", "")
+					words, err := c.ParseWords()
+					if err != nil {
+						return err
+					}
+					_, err = fmt.Fprintf(c.Stdout, "%v%t %s", words, *loud, *to)
+					return err
+				},
 				"make": func(_ context.Context, c *shell.Call) error {
 					what := c.Flags.String("what", "", "")
 					if err := c.Parse(); err != nil {

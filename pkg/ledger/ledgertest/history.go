@@ -81,7 +81,8 @@ func anyEvent(t *rapid.T, seq uint64) artifact.Event {
 func event(t *rapid.T, seq uint64) artifact.Event {
 	kinds := []artifact.Kind{
 		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed, artifact.Signed, artifact.Skipped,
-		artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, artifact.LogPaid, artifact.LogPaid, "of_the_future",
+		artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, artifact.LogPaid, artifact.LogPaid,
+		artifact.Replayed, artifact.Discarded, "of_the_future",
 	}
 	repository := rapid.SampledFrom(Repositories()).Draw(t, "repository")
 	e := Event(rapid.SampledFrom(kinds).Draw(t, "kind"), Ref(repository, rapid.IntRange(0, 3).Draw(t, "digest")))
@@ -96,6 +97,8 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 		e.Parent = Ref(repository, rapid.IntRange(100, 102).Draw(t, "parent")).Digest()
 	}
 	switch e.Kind {
+	case artifact.Replayed, artifact.Discarded:
+		e.Actor, e.Change = text(t, "actor"), &artifact.Change{Before: json.RawMessage(`{"id": 7}`), From: text(t, "from")}
 	case artifact.Received:
 		e.Tag, e.Pusher = text(t, "tag"), text(t, "pusher")
 		if rapid.Bool().Draw(t, "dated") {
@@ -207,7 +210,7 @@ func outageRecord(t *rapid.T) *artifact.OutageRecord {
 func ProjectKinds() []artifact.Kind {
 	return []artifact.Kind{
 		artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed,
-		artifact.Outage,
+		artifact.Outage, artifact.Unreadable,
 	}
 }
 

@@ -114,11 +114,15 @@ type batch struct {
 func (b *batch) apply(ctx context.Context, entry artifact.Entry) error {
 	if event, ok := ledger.ProjectEventOf(entry); ok {
 		_, err := b.stmts.insertEvent.ExecContext(ctx, event.Seq, event.Project, event.Kind, micros(event.At), event.Actor, event.Origin,
-			event.Reason, event.Detail, data{Change: event.Change, Sweep: event.Sweep, Outage: event.Outage})
+			event.Reason, event.Detail, data{
+				Repository: event.Repository, Digest: event.Digest, Change: event.Change, Sweep: event.Sweep, Outage: event.Outage,
+			})
 		if outage, tells := ledger.OutageOf(entry); err == nil && tells {
 			err = b.outage(ctx, outage)
 		}
-		return err
+		if err != nil {
+			return err
+		}
 	}
 	if !ledger.Projects(entry) {
 		return nil

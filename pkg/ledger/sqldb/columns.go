@@ -161,9 +161,11 @@ func (l *list[T]) Scan(src any) error {
 
 // data is what an event about a project says beyond the other columns, as JSON in the database.
 type data struct {
-	Change *artifact.Change       `json:"change,omitempty"`
-	Sweep  *artifact.Sweep        `json:"sweep,omitempty"`
-	Outage *artifact.OutageRecord `json:"outage,omitempty"`
+	Repository string                 `json:"repository,omitempty"`
+	Digest     string                 `json:"digest,omitempty"`
+	Change     *artifact.Change       `json:"change,omitempty"`
+	Sweep      *artifact.Sweep        `json:"sweep,omitempty"`
+	Outage     *artifact.OutageRecord `json:"outage,omitempty"`
 }
 
 // Value implements driver.Valuer.
