@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/failpoint"
@@ -24,9 +23,6 @@ const (
 	// DebtGone: the manifest is no longer in Harbor.
 	DebtGone = "gone"
 )
-
-// permanentDebt is how long a debt waits that nothing but a change somewhere would get paid.
-const permanentDebt = time.Hour
 
 // enqueueDebt asks for the log entries of a manifest that was signed without.
 func (s *Service) enqueueDebt(ctx context.Context, j *job) error {
@@ -248,13 +244,10 @@ func (s *Service) failToPay(ctx context.Context, j *job, err error) {
 		log.Info().Err(err).Msg("attempt interrupted: the debt goes back to the queue")
 		return
 	}
-	if f.Reason == fault.Paused {
-		s.postpone(ctx, j, f, log)
+	does, delay := s.judgeDebt(f, s.failures(j))
+	if does == wait {
+		s.postpone(ctx, j, f, delay, log)
 		return
-	}
-	delay := s.delay(s.failures(j), f)
-	if f.Kind == fault.Permanent && !ofTheAccount(f.Reason) {
-		delay = permanentDebt - jitter(permanentDebt/4)
 	}
 	s.metrics.failed(artifact.Failed, f)
 	log.Warn().Err(err).Dur("delay_ms", delay).Msg("the log entries that are owed were not made: they will be tried again")

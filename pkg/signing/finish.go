@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -17,21 +16,8 @@ import (
 	"github.com/harborseal/harborseal/pkg/policy"
 )
 
-// Delays between attempts: they double from the first to the last, and vary so that what failed together does not come
-// back together.
-const (
-	firstDelay = time.Second
-	lastDelay  = 5 * time.Minute
-)
-
-// leastPause is how long a request waits at most, at the beginning of a pause, before it asks whether that has ended.
-const leastPause = 30 * time.Second
-
 // requeueTimeout bounds the look for a push that came in during the work.
 const requeueTimeout = 5 * time.Second
-
-// leastAttempts is how often a request is tried at least, however old it is: it may have waited while no signer ran.
-const leastAttempts = 10
 
 // finish records the outcome, puts the debt into the queue if there is one, and removes the request from the queue.
 //
@@ -167,17 +153,8 @@ func (s *Service) projectIsGone(ctx context.Context, j *job, err error) bool {
 
 // fail turns a fault into what happens to the request.
 func (s *Service) fail(ctx context.Context, j *job, err error) {
-	f := fault.Of(err)
 	age := s.age(j)
-	if ofTheAccount(f.Reason) {
-		f.Kind = fault.Transient // not this digest's: the account is renewed, or Harbor's database answers again
-	}
-	if j.recorded {
-		f.Kind = fault.Transient // what is left is the queue's: a digest that is recorded as signed is not given up
-	}
-	// What is refused in so many words may be about the digest after all.
-	waits := ofTheLog(f.Reason) || j.unproven && f.Reason != fault.Rejected
-	tooOld := !j.recorded && f.Kind != fault.Permanent && !waits && age > s.cfg.MaxAge && j.delivery.Tries() >= leastAttempts
+	does, f := s.judge(failure{fault: fault.Of(err), recorded: j.recorded, unproven: j.unproven, age: age, tries: j.delivery.Tries()})
 	log := s.cfg.Logger.With().
 		Str("project", j.request.Ref.Project()).Str("repository", j.request.Ref.Repository()).Str("digest", j.request.Ref.Digest()).
 		Str("correlation_id", j.request.CorrelationID).Uint64("attempts", j.delivery.Attempts()).
@@ -186,15 +163,14 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 		log.Info().Err(err).Msg("attempt interrupted: the request goes back to the queue")
 		return
 	}
-	if f.Reason == fault.Paused {
-		s.postpone(ctx, j, f, log)
+	if does == wait {
+		s.postpone(ctx, j, f, pauseDelay(f), log)
 		return
 	}
-	if f.Kind == fault.Permanent || tooOld {
+	if does == dead {
 		detail := err.Error()
-		if tooOld {
+		if f.Reason == fault.TooOld {
 			detail = fmt.Sprintf("given up after %s and %d attempts; the last error: %s", age.Round(time.Second), j.delivery.Attempts(), detail)
-			f.Reason = fault.TooOld
 		}
 		if buryErr := s.bury(ctx, j, f, detail); buryErr == nil {
 			s.metrics.failed(artifact.Dead, f)
@@ -204,7 +180,7 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 			err = errors.Join(err, buryErr)
 		}
 	}
-	delay := s.delay(s.failures(j), f)
+	delay := retryDelay(s.failures(j), f)
 	s.metrics.failed(artifact.Failed, f)
 	log.Warn().Err(err).Dur("delay_ms", delay).Msg("attempt failed: it will be repeated")
 	s.recordFailure(ctx, j, f, err)
@@ -214,9 +190,7 @@ func (s *Service) fail(ctx context.Context, j *job, err error) {
 }
 
 // postpone lets a request wait until signing is resumed, however long that takes: it is no failure of the digest.
-func (s *Service) postpone(ctx context.Context, j *job, f fault.Error, log zerolog.Logger) {
-	wait := max(f.RetryAfter, leastPause)
-	delay := wait - jitter(wait/2)
+func (s *Service) postpone(ctx context.Context, j *job, f fault.Error, delay time.Duration, log zerolog.Logger) {
 	s.metrics.failed(artifact.Failed, f)
 	s.postponed.put(j.request.Ref, j.delivery.Attempts())
 	log.Debug().Err(f.Err).Dur("delay_ms", delay).Msg("signing is paused: the request waits")
@@ -232,24 +206,6 @@ func (s *Service) age(j *job) time.Duration {
 		since = j.policy.ResumedAt
 	}
 	return s.cfg.Now().Sub(since)
-}
-
-// ofTheAccount says whether a failure is about the robot account and not about one digest. Harbor refuses a good account too
-// while its database does not answer: its token service then gives a token for nobody.
-func ofTheAccount(reason fault.Reason) bool {
-	return reason == fault.Unauthorized || reason == fault.Denied || reason == fault.PullPolicy
-}
-
-// ofTheLog says whether a failure is about a log, or about what else makes a signature better, by a reason that nothing else has:
-// then all that ask for it wait, however long it is away or not configured, and are signed when it is back. See job.unproven for
-// the others.
-func ofTheLog(reason fault.Reason) bool {
-	switch reason {
-	case fault.LogUnavailable, fault.ProofInvalid, fault.TimestampMissing, fault.IdentityMissing, fault.Unverifiable, fault.DependencyDown:
-		return true
-	default:
-		return false
-	}
 }
 
 // bury records the end in the ledger and hands the request to the dead letters. A crash between the two repeats both:
@@ -290,19 +246,4 @@ func (s *Service) failures(j *job) uint64 {
 		attempts -= met
 	}
 	return min(attempts, j.delivery.Tries())
-}
-
-// delay is how long a failed request waits: what the other side asked for, but at least an exponential delay with up to
-// half of it taken off by chance.
-func (s *Service) delay(attempts uint64, f fault.Error) time.Duration {
-	exponential := lastDelay
-	if doublings := max(attempts, 1) - 1; doublings < 9 {
-		exponential = min(firstDelay<<doublings, lastDelay)
-	}
-	return max(exponential-jitter(exponential/2), min(f.RetryAfter, time.Hour))
-}
-
-// jitter gives a part of d by chance.
-func jitter(d time.Duration) time.Duration {
-	return rand.N(d) //nolint:gosec // spreads load, keeps no secret
 }

@@ -76,6 +76,8 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	metrics *metrics
+	// actions is the table of what follows from a fault; nobody changes it.
+	actions map[fault.Reason]action
 	// pushed are the repositories into which this process has put the constant configuration.
 	pushed *recent[string, struct{}]
 	// postponed is how many attempts a request had when it met a pause last.
@@ -107,7 +109,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.Now = time.Now
 	}
 	return &Service{
-		cfg: cfg, metrics: newMetrics(cfg.Registerer),
+		cfg: cfg, metrics: newMetrics(cfg.Registerer), actions: actions(),
 		pushed: &recent[string, struct{}]{size: pushedSize}, postponed: &recent[artifact.Ref, uint64]{size: postponedSize},
 	}, nil
 }
