@@ -5,6 +5,9 @@
 // a payload that names the digest and, where the format has a place for it, the repository. It reports each broken rule as
 // a [Violation]; an error means that it could not look, never that all is well.
 //
+// [Chaos] judges a whole run in which things were broken on purpose, by what was done, what the ledger tells and what the
+// registry holds.
+//
 // It shares no code with the programs that it judges: it imports nothing below pkg/, and a test proves it. A mistake there
 // must not be repeated here. Entries and timestamps in bundles, and the timestamps of legacy signatures, are verified by
 // sigstore-go, as verifiers do; the log's promise beside a legacy signature, and who stands in a certificate, by code of its own.

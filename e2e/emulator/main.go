@@ -2,9 +2,9 @@
 //
 // When it listens it prints one line of JSON, {"url":"http://127.0.0.1:port"}, on standard output; logs go to standard
 // error. Everything that Harbor's API can do is set up through that API, as user admin. What no Harbor has is under
-// /_emulator/: faults (GET, PUT), version (GET, PUT), stats (GET), synthetic (POST makes content, GET lists it a line each),
-// touch (POST pushes and pulls in it), login (PUT registers id tokens and CLI secrets for OIDC mode) and audit (DELETE
-// purges the log). SIGTERM or SIGINT ends it.
+// /_emulator/: faults (GET, PUT; faults/NAME, too, for several side by side), version (GET, PUT), stats (GET), synthetic
+// (POST makes content, GET lists it a line each), touch (POST pushes and pulls in it), login (PUT registers id tokens and CLI
+// secrets for OIDC mode) and audit (DELETE purges the log). SIGTERM or SIGINT ends it.
 package main
 
 import (

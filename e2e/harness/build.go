@@ -17,11 +17,10 @@ type Programs struct {
 
 // Build compiles the programs into dir, with the given build tags.
 func Build(ctx context.Context, dir string, tags ...string) (Programs, error) {
-	root, err := goCommand(ctx, ".", "env", "GOMOD")
+	root, err := moduleRoot(ctx)
 	if err != nil {
 		return Programs{}, err
 	}
-	root = filepath.Dir(strings.TrimSpace(root))
 	_, err = goCommand(ctx, root, "build", "-tags", strings.Join(tags, ","), "-o", dir+string(filepath.Separator),
 		"./cmd/receiver", "./cmd/signer", "./e2e/emulator")
 	if err != nil {

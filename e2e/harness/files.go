@@ -83,17 +83,21 @@ func (s *System) prepare(ctx context.Context) error {
 	if err := os.WriteFile(robotFile, []byte(s.options.Site.Signer.Secret+"\n"), 0o600); err != nil {
 		return fmt.Errorf("writing a secret: %w", err)
 	}
-	receiver := s.receiverConfig(webhookFile, natsFile, tokens)
-	if s.options.Managed {
-		if err := s.manage(receiver); err != nil {
+	master, err := s.masterSecret()
+	if err != nil {
+		return err
+	}
+	for _, p := range s.Receivers {
+		receiver := s.receiverConfig(p, webhookFile, natsFile, tokens)
+		if s.options.Managed {
+			s.manage(receiver, master)
+		}
+		if s.options.EditReceiver != nil {
+			s.options.EditReceiver(receiver)
+		}
+		if err := write(s.path(p.Name+".yaml"), receiver); err != nil {
 			return err
 		}
-	}
-	if s.options.EditReceiver != nil {
-		s.options.EditReceiver(receiver)
-	}
-	if err := write(s.path("receiver.yaml"), receiver); err != nil {
-		return err
 	}
 	for i := range s.Signers {
 		if err := write(s.path(s.Signers[i].Name+".yaml"), s.signerConfig(s.Signers[i], robotFile, natsFile)); err != nil {
@@ -103,13 +107,13 @@ func (s *System) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
+func (s *System) receiverConfig(receiver *Program, webhookFile, natsFile, tokens string) Config {
 	o := s.options
 	c := Config{
 		"log":     Config{"format": "json", "level": "debug"},
-		"ops":     Config{"listen": s.Receiver.Ops},
+		"ops":     Config{"listen": receiver.Ops},
 		"harbor":  Config{"public_host": o.Site.Harbor.Host},
-		"http":    Config{"listen": s.Receiver.Listen, "allow_plain_http": true},
+		"http":    Config{"listen": receiver.Listen, "allow_plain_http": true},
 		"webhook": Config{"secret_files": []string{webhookFile}, "own_operators": []string{o.Site.Signer.Name}},
 		"api":     Config{"tokens_file": tokens},
 		"keys":    publicKeys(s.keys),
@@ -120,9 +124,12 @@ func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
 				"users": []Config{{"name": "signer", "password_file": natsFile}},
 			},
 		},
-		"ledger":   Config{"sqlite": Config{"path": s.LedgerPath()}},
-		"egress":   Config{"record_file": s.egress("receiver")},
+		"ledger":   Config{"sqlite": Config{"path": s.LedgerOf(receiver)}},
+		"egress":   Config{"record_file": s.egress(receiver.Name)},
 		"shutdown": Config{"drain": "10s"},
+	}
+	if o.NATS != nil {
+		Set(c, s.queueElsewhere(receiver, natsReceiver), "queue")
 	}
 	if o.Probe != 0 {
 		Set(c, o.Probe.String(), "probe", "interval")
@@ -133,27 +140,29 @@ func (s *System) receiverConfig(webhookFile, natsFile, tokens string) Config {
 	return c
 }
 
-// manage gives the receiver an account in Harbor and a master secret in place of a secret for all projects.
-func (s *System) manage(c Config) error {
-	secret := s.path("receiver-robot.secret")
-	if err := os.WriteFile(secret, []byte(s.options.Site.Receiver.Secret+"\n"), 0o600); err != nil {
-		return fmt.Errorf("writing a secret: %w", err)
-	}
+// masterSecret writes the secrets that only receivers with an account in Harbor have, and gives the path of the master secret.
+func (s *System) masterSecret() (string, error) {
 	master := s.path("webhook-master.secret")
+	if !s.options.Managed {
+		return "", nil
+	}
+	if err := os.WriteFile(s.path("receiver-robot.secret"), []byte(s.options.Site.Receiver.Secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("writing a secret: %w", err)
+	}
 	if err := os.WriteFile(master, []byte(rand.Text()+rand.Text()+"\n"), 0o600); err != nil {
-		return fmt.Errorf("writing a secret: %w", err)
+		return "", fmt.Errorf("writing a secret: %w", err)
 	}
-	origin := s.URL
-	if s.options.Advertise != "" {
-		origin = s.options.Advertise
-	}
+	return master, nil
+}
+
+// manage gives a receiver an account in Harbor and a master secret in place of a secret for all projects.
+func (s *System) manage(c Config, master string) {
 	Set(c, s.options.Site.Harbor.URL, "harbor", "url")
 	Set(c, s.options.Site.Receiver.Name, "harbor", "username")
-	Set(c, secret, "harbor", "secret_file")
-	Set(c, origin, "webhook", "url")
+	Set(c, s.path("receiver-robot.secret"), "harbor", "secret_file")
+	Set(c, s.origin(), "webhook", "url")
 	Set(c, []string{master}, "webhook", "master_secret_files")
 	Set(c, []string{}, "webhook", "secret_files")
-	return nil
 }
 
 func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Config {
@@ -173,6 +182,9 @@ func (s *System) signerConfig(signer *Program, robotFile, natsFile string) Confi
 		},
 		"egress":   Config{"record_file": s.egress(signer.Name)},
 		"shutdown": Config{"drain": "10s"},
+	}
+	if o.NATS != nil {
+		Set(c, s.queueElsewhere(signer, natsOwner), "queue")
 	}
 	if o.Format != "" {
 		Set(c, o.Format, "sign", "format")

@@ -272,48 +272,6 @@ func (h *Harbor) DeleteArtifact(ctx context.Context, repository, digest string) 
 	return err
 }
 
-// Faults are what the emulator is to do wrong; see the emulator for what each key means.
-type Faults struct {
-	Method           string  `json:"method,omitempty"`
-	PathPrefix       string  `json:"path_prefix,omitempty"`
-	Latency          string  `json:"latency,omitempty"`
-	Status           int     `json:"status,omitempty"`
-	RetryAfter       string  `json:"retry_after,omitempty"`
-	Count            int     `json:"count,omitempty"`
-	Rate             float64 `json:"rate,omitempty"`
-	DropConnections  float64 `json:"drop_connections,omitempty"`
-	LoseNextWebhooks int     `json:"lose_next_webhooks,omitempty"`
-}
-
-// SetFaults replaces all faults of the emulator; the zero value heals it.
-func (h *Harbor) SetFaults(ctx context.Context, f Faults) error {
-	_, err := h.call(ctx, http.MethodPut, "/_emulator/faults", http.StatusOK, f, nil)
-	return err
-}
-
-// Stats are the emulator's counters.
-type Stats struct {
-	Requests     map[string]int `json:"requests"`
-	FaultAnswers int            `json:"fault_answers"`
-	Webhooks     struct {
-		Events, Delivered, Lost, Pending int
-	} `json:"webhooks"`
-}
-
-// Stats reads the emulator's counters.
-func (h *Harbor) Stats(ctx context.Context) (Stats, error) {
-	var s Stats
-	_, err := h.call(ctx, http.MethodGet, "/_emulator/stats", http.StatusOK, nil, &s)
-	return s, err
-}
-
-// Faults reads the faults that are in force, counts as far as they have come.
-func (h *Harbor) Faults(ctx context.Context) (Faults, error) {
-	var f Faults
-	_, err := h.call(ctx, http.MethodGet, "/_emulator/faults", http.StatusOK, nil, &f)
-	return f, err
-}
-
 // Delivery is the body of Harbor's report of a push, in its Default format.
 func Delivery(project, repository, digest, tag string) []byte {
 	full := project + "/" + repository

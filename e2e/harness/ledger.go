@@ -64,12 +64,7 @@ type Sweep struct {
 
 // OpenLedger connects to the embedded queue, and again whenever the receiver was restarted.
 func (s *System) OpenLedger() (*Ledger, error) {
-	password, err := os.ReadFile(s.QueuePassword())
-	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
-	}
-	conn, err := nats.Connect(s.QueueURL(), nats.UserInfo("signer", strings.TrimSpace(string(password))),
-		nats.MaxReconnects(-1), nats.ReconnectWait(pollInterval))
+	conn, err := s.connectQueue()
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
@@ -79,6 +74,18 @@ func (s *System) OpenLedger() (*Ledger, error) {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
 	return &Ledger{conn: conn, stream: stream}, nil
+}
+
+func (s *System) connectQueue() (*nats.Conn, error) {
+	if s.options.NATS != nil {
+		return s.options.NATS.Connect()
+	}
+	password, err := os.ReadFile(s.QueuePassword())
+	if err != nil {
+		return nil, fmt.Errorf("reading a secret: %w", err)
+	}
+	return nats.Connect(s.QueueURL(), nats.UserInfo("signer", strings.TrimSpace(string(password))),
+		nats.MaxReconnects(-1), nats.ReconnectWait(pollInterval))
 }
 
 // Close ends the connection.

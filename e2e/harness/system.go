@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -32,6 +30,10 @@ type Options struct {
 	Managed bool
 	// Signers is how many signers there are; 0 means one.
 	Signers int
+	// NATS are the servers that hold the queue; nil means the receiver's embedded one.
+	NATS *NATS
+	// Receivers is how many receivers there are, behind one address; 0 means one. Several need NATS.
+	Receivers int
 	// Policies are entries of the receiver's policies that come before the one for Enabled.
 	Policies []Config
 	// AckWait, Sweep: see the keys of the configuration; Sweep is that of full ones. 0 means 3 s, and a month: no sweep but the
@@ -62,13 +64,21 @@ type Program struct {
 	Ops, Listen string
 	// Process is the last one that was started; nil if none was.
 	Process *Process
-	path    string
+	// Door is how the program reaches the servers of Options.NATS; nil without them.
+	Door *Door
+	path string
 }
 
-// System is one receiver with its embedded queue, and its signers. It is for one goroutine, but for what only asks.
+// Use makes the next start of the program one of another build.
+func (p *Program) Use(path string) { p.path = path }
+
+// System is its receivers, with an embedded queue or servers elsewhere, and its signers. It is for one goroutine, but for what
+// only asks.
 type System struct {
-	Receiver *Program
-	Signers  []*Program
+	// Receiver is the first of Receivers, of which URL, report and API are; Harbor's webhooks go to all in turn.
+	Receiver  *Program
+	Receivers []*Program
+	Signers   []*Program
 	// Keys are the files of the key that signs; Public alone if Options.Keys are given.
 	Keys Keys
 	// URL is the receiver's origin as this process reaches it; Token opens the report.
@@ -79,6 +89,9 @@ type System struct {
 	options Options
 	keys    []Key
 	nats    string
+	// front is where Harbor reaches several receivers; empty for one.
+	front   string
+	balance balancer
 	client  *http.Client
 	// report is how the report is asked for; nil means plainly.
 	report http.RoundTripper
@@ -88,8 +101,9 @@ type System struct {
 
 // NewSystem writes keys, secrets and configurations, and starts nothing.
 func NewSystem(ctx context.Context, o Options) (*System, error) {
-	if o.Signers == 0 {
-		o.Signers = 1
+	o.Signers, o.Receivers = max(o.Signers, 1), max(o.Receivers, 1)
+	if o.Receivers > 1 && o.NATS == nil {
+		return nil, errors.New("several receivers need a queue that none of them embeds")
 	}
 	if o.AckWait == 0 {
 		o.AckWait = 3 * time.Second
@@ -98,40 +112,30 @@ func NewSystem(ctx context.Context, o Options) (*System, error) {
 		o.Sweep = 31 * 24 * time.Hour
 	}
 	s := &System{options: o, client: &http.Client{Transport: &http.Transport{}, Timeout: 15 * time.Second}}
-	addresses, err := FreePorts(ctx, 3+o.Signers)
-	if err != nil {
+	if err := s.place(ctx); err != nil {
 		return nil, err
-	}
-	s.Receiver = &Program{Name: "receiver", path: o.Programs.Receiver, Listen: addresses[0], Ops: addresses[1]}
-	s.nats = addresses[2]
-	if o.Advertise != "" {
-		if s.Receiver.Listen, err = listenFor(o.Advertise); err != nil {
-			return nil, err
-		}
-	}
-	s.URL = "http://" + s.Receiver.Listen
-	for i := range o.Signers {
-		s.Signers = append(s.Signers, &Program{Name: "signer" + strconv.Itoa(i+1), path: o.Programs.Signer, Ops: addresses[3+i]})
 	}
 	return s, s.prepare(ctx)
 }
 
-// listenFor gives the address to listen on for whoever knows the receiver under an origin.
-func listenFor(advertise string) (string, error) {
-	u, err := url.Parse(advertise)
-	if err != nil || u.Port() == "" {
-		return "", fmt.Errorf("%s=%q: want an origin with a port, such as http://192.0.2.7:8080", EnvAdvertise, advertise)
-	}
-	if net.ParseIP(u.Hostname()) != nil {
-		return u.Host, nil
-	}
-	return net.JoinHostPort("0.0.0.0", u.Port()), nil
-}
-
 // Start starts all programs and waits until they are ready.
 func (s *System) Start(ctx context.Context) error {
+	if s.options.NATS == nil {
+		for _, p := range s.all() {
+			if err := s.StartProgram(ctx, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// Receivers may have to wait for what signers set up on the servers, and signers for what receivers declare.
 	for _, p := range s.all() {
-		if err := s.StartProgram(ctx, p); err != nil {
+		if err := s.LaunchProgram(ctx, p); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.all() {
+		if err := s.AwaitReady(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -150,6 +154,9 @@ func (s *System) StartProgram(ctx context.Context, p *Program, env ...string) er
 func (s *System) LaunchProgram(ctx context.Context, p *Program, env ...string) error {
 	if s.ended.Load() {
 		return fmt.Errorf("%w: the system was killed", errHopeless)
+	}
+	if err := s.startBalancer(ctx); err != nil {
+		return err
 	}
 	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.options.Dir, "TMPDIR=" + os.Getenv("TMPDIR")}
 	if s.options.Proxy != nil {
@@ -179,7 +186,11 @@ func (s *System) CheckConfig(ctx context.Context, p *Program, env ...string) (st
 
 // AwaitReady waits until a program says that it is ready.
 func (s *System) AwaitReady(ctx context.Context, p *Program) error {
-	err := Until(ctx, startLimit, alive(p.Process, func(ctx context.Context) error {
+	limit := startLimit
+	if s.options.NATS != nil {
+		limit = healthLimit // Streams and consumers are made first, which takes a cluster some seconds, and many on a busy machine.
+	}
+	err := Until(ctx, limit, alive(p.Process, func(ctx context.Context) error {
 		status, body, err := s.get(ctx, "http://"+p.Ops+"/readyz", "")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%s is not ready: %.300s", p.Name, body)
@@ -202,7 +213,7 @@ func (s *System) Stop() error {
 			errs = append(errs, p.Process.Stop())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.balance.close())...)
 }
 
 // Kill ends all programs that run, at once. It is for an interrupted run, beside whatever else uses the system.
@@ -213,9 +224,10 @@ func (s *System) Kill() {
 			_ = p.Process.Kill()
 		}
 	}
+	_ = s.balance.close()
 }
 
-func (s *System) all() []*Program { return append([]*Program{s.Receiver}, s.Signers...) }
+func (s *System) all() []*Program { return slices.Concat(s.Receivers, s.Signers) }
 
 // Tails gives the last lines of all programs' output.
 func (s *System) Tails() string {
@@ -226,15 +238,6 @@ func (s *System) Tails() string {
 		}
 	}
 	return all.String()
-}
-
-// WebhookAddress is where Harbor reports the pushes of a project.
-func (s *System) WebhookAddress(project string) string {
-	origin := s.URL
-	if s.options.Advertise != "" {
-		origin = s.options.Advertise
-	}
-	return origin + "/webhooks/harbor/" + project
 }
 
 // AddWebhook makes a project's webhook policy, in Harbor's format Default or CloudEvents.
@@ -298,16 +301,26 @@ func (s *System) Formats(ctx context.Context) ([]checker.Format, error) {
 	}
 }
 
-// QueueURL is where the embedded queue listens.
-func (s *System) QueueURL() string { return "nats://" + s.nats }
+// QueueURL is where the queue listens; several addresses are separated by commas.
+func (s *System) QueueURL() string {
+	if s.options.NATS != nil {
+		return s.options.NATS.URL()
+	}
+	return "nats://" + s.nats
+}
 
 // QueuePassword is the file with the password of the queue's user "signer".
-func (s *System) QueuePassword() string { return s.path("queue.password") }
+func (s *System) QueuePassword() string {
+	if s.options.NATS != nil {
+		return s.options.NATS.PasswordFile(natsOwner)
+	}
+	return s.path("queue.password")
+}
 
 // StoreDir is the folder of the embedded queue.
 func (s *System) StoreDir() string { return s.path("nats") }
 
-// LedgerPath is the database of the report.
+// LedgerPath is the database of the first receiver's report.
 func (s *System) LedgerPath() string { return s.path("ledger.db") }
 
 func (s *System) egress(program string) string { return s.path(program + ".egress") }
@@ -319,6 +332,9 @@ func (s *System) Foreign() ([]string, error) {
 		configured = append(configured, hostOf(s.options.Queue))
 	}
 	configured = append(configured, s.options.Also...)
+	for _, p := range s.all() {
+		configured = append(configured, p.Door.addresses()...)
+	}
 	for _, key := range s.keys {
 		if key.Address != "" {
 			configured = append(configured, key.Address)
@@ -333,18 +349,4 @@ func (s *System) Foreign() ([]string, error) {
 		foreign = append(foreign, some...)
 	}
 	return foreign, nil
-}
-
-// NextPort gives the origin whose port lies above that of another one.
-func NextPort(origin string, above int) (string, error) {
-	u, err := url.Parse(origin)
-	if err != nil {
-		return "", fmt.Errorf("%s=%q: %w", EnvAdvertise, origin, err)
-	}
-	port, err := strconv.Atoi(u.Port())
-	if err != nil {
-		return "", fmt.Errorf("%s=%q: want an origin with a port: %w", EnvAdvertise, origin, err)
-	}
-	u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(port+above))
-	return u.String(), nil
 }

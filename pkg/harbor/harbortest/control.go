@@ -4,13 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 const controlPrefix = "/_emulator/"
 
 // serveControl answers under /_emulator/, whoever asks:
 //
-//	GET, PUT    faults      the injected faults
+//	GET, PUT    faults      the injected faults; PUT replaces those with names, too
+//	GET, PUT    faults/NAME the injected faults of a name (SetFault); PUT leaves the others; {} ends them
 //	GET, PUT    version     the emulated version
 //	GET         stats       counters
 //	POST        synthetic   Synthesize; answers what it made
@@ -21,6 +23,10 @@ const controlPrefix = "/_emulator/"
 //
 // Bodies are JSON, and an unknown key is an error, so that a typing error does something loud instead of nothing.
 func (h *Harbor) serveControl(w http.ResponseWriter, r *http.Request) {
+	if name, named := strings.CutPrefix(r.URL.Path, controlPrefix+"faults/"); named && name != "" {
+		h.serveFault(w, r, name)
+		return
+	}
 	switch r.Method + " " + r.URL.Path {
 	case "GET " + controlPrefix + "faults":
 		h.answerControl(w, h.CurrentFaults())
@@ -52,8 +58,24 @@ func (h *Harbor) serveControl(w http.ResponseWriter, r *http.Request) {
 		h.PurgeAudit()
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		http.Error(w, "the control surface has faults (GET, PUT), version (GET, PUT), stats (GET), synthetic (GET, POST), "+
+		http.Error(w, "the control surface has faults and faults/NAME (GET, PUT), version (GET, PUT), stats (GET), synthetic (GET, POST), "+
 			"touch (POST), login (PUT) and audit (DELETE)", http.StatusNotFound)
+	}
+}
+
+// serveFault reads or replaces the faults of a name.
+func (h *Harbor) serveFault(w http.ResponseWriter, r *http.Request, name string) {
+	switch r.Method {
+	case http.MethodGet:
+		h.answerControl(w, h.CurrentFault(name))
+	case http.MethodPut:
+		var f Faults
+		if readControl(w, r, "faults", &f) {
+			h.SetFault(name, f)
+			h.answerControl(w, f)
+		}
+	default:
+		http.Error(w, "faults of a name have GET and PUT", http.StatusMethodNotAllowed)
 	}
 }
 

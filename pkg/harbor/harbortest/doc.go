@@ -5,7 +5,7 @@
 // with Harbor's payloads, its ten workers, its polling delays and its three attempts. What Harbor's own API can do is
 // set up through that API: projects, members, robots, webhook policies, immutability rules, quotas. Only what no Harbor
 // has stands on a control surface of its own, methods and the same over HTTP under /_emulator/: injected faults
-// (SetFaults), counters (Stats), another version while it runs (SetVersion), synthetic content by the million (Synthesize,
+// (SetFaults, SetFault), counters (Stats), another version while it runs (SetVersion), synthetic content by the million (Synthesize,
 // Touch), logins of an identity provider (SetLogin) and the end of the audit log (PurgeAudit).
 //
 // Older versions of Harbor (Config.Version) differ in this, and in nothing else: before 2.15 a sigstore bundle is an

@@ -56,7 +56,7 @@ func (c *call) firePush(a *artifact, reference string) {
 	p := a.repo.project
 	now := storedNow()
 	data := c.pushData(a, reference)
-	lost, asked := false, false
+	times, asked := 1, false
 	for _, policy := range p.policies {
 		if !policy.enabled || !slices.Contains(policy.eventTypes, eventPush) {
 			continue
@@ -66,7 +66,7 @@ func (c *call) firePush(a *artifact, reference string) {
 				continue
 			}
 			if !asked {
-				lost, asked = c.h.loseEvent(), true
+				times, asked = c.h.webhooksOf(p.name), true
 			}
 			body, contentType, err := c.payload(policy, target.PayloadFormat, data, now)
 			if err != nil {
@@ -78,12 +78,17 @@ func (c *call) firePush(a *artifact, reference string) {
 				status: statusRunning,
 			}
 			p.executions = append(p.executions, e)
-			if lost {
+			if times == 0 {
 				c.h.counters.webhook(func(w *WebhookStats) { w.Events++; w.Lost++ })
 				continue
 			}
 			e.task = &task{id: s.next("task"), created: now, status: statusRunning}
-			c.h.hooks.enqueue(&delivery{target: target, body: body, contentType: contentType, execution: e})
+			for range times {
+				c.h.hooks.enqueue(&delivery{target: target, body: body, contentType: contentType, execution: e})
+			}
+			if times > 1 {
+				c.h.counters.webhook(func(w *WebhookStats) { w.Doubled++ })
+			}
 		}
 	}
 }

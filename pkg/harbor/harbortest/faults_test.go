@@ -50,6 +50,9 @@ func TestFaultsOverTheControlSurface(t *testing.T) {
 	c.want(http.StatusOK, nobody, http.MethodGet, "/api/v2.0/ping", nil)
 	c.want(http.StatusBadRequest, nobody, http.MethodPut, "/_emulator/faults", `{"latncy":"1s"}`)
 	c.want(http.StatusBadRequest, nobody, http.MethodPut, "/_emulator/faults", `{"latency":"soon"}`)
+	c.want(http.StatusBadRequest, nobody, http.MethodPut, "/_emulator/faults", `{"cut_answers":1.5}`)
+	c.want(http.StatusBadRequest, nobody, http.MethodPut, "/_emulator/faults/x", `{"latency":"soon"}`)
+	c.want(http.StatusMethodNotAllowed, nobody, http.MethodDelete, "/_emulator/faults/x", nil)
 	c.want(http.StatusNotFound, nobody, http.MethodGet, "/_emulator/else", nil)
 
 	var stats harbortest.Stats
@@ -66,12 +69,15 @@ func TestFaultsRoundTrip(t *testing.T) {
 		want := harbortest.Faults{
 			Method: rapid.StringMatching(`[A-Z]*`).Draw(rt, "method"), PathPrefix: rapid.StringMatching(`(/[a-z]*)?`).Draw(rt, "path"),
 			Route:              rapid.SampledFrom([]string{"", "token", "manifest"}).Draw(rt, "route"),
+			Project:            rapid.StringMatching(`[a-z]*`).Draw(rt, "project"),
 			Latency:            time.Duration(rapid.Int64Range(0, 1e12).Draw(rt, "latency")),
 			ManifestPutLatency: time.Duration(rapid.Int64Range(0, 1e12).Draw(rt, "put latency")),
 			Status:             rapid.IntRange(0, 599).Draw(rt, "status"), RetryAfter: rapid.StringMatching(`[0-9]*`).Draw(rt, "after"),
 			Count: rapid.IntRange(0, 9).Draw(rt, "count"), Rate: rapid.Float64Range(0, 1).Draw(rt, "rate"),
 			DropConnections: rapid.Float64Range(0, 1).Draw(rt, "drop"), LoseWebhooks: rapid.Bool().Draw(rt, "lose"),
-			LoseNextWebhooks: rapid.IntRange(0, 9).Draw(rt, "lose next"),
+			LoseNextWebhooks: rapid.IntRange(0, 9).Draw(rt, "lose next"), CutAnswers: rapid.Float64Range(0, 1).Draw(rt, "cut"),
+			LoseWebhookRate:   rapid.Float64Range(0, 1).Draw(rt, "lose rate"),
+			DoubleWebhookRate: rapid.Float64Range(0, 1).Draw(rt, "double rate"),
 		}
 		raw, err := json.Marshal(want)
 		if err != nil {

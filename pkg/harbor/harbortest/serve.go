@@ -22,10 +22,23 @@ func (h *Harbor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	route := routeClass(r.URL.Path)
 	h.counters.request(r.Method, route)
-	if h.injectFault(w, r, route) {
+	answered, cut := h.injectFault(w, r, route)
+	if answered {
 		h.counters.refused()
 		return
 	}
+	if !cut {
+		h.answer(w, r)
+		return
+	}
+	buffer := &bufferedResponse{header: w.Header(), status: http.StatusOK}
+	h.answer(buffer, r)
+	h.counters.broken()
+	sendHalf(w, buffer)
+}
+
+// answer answers as Harbor does.
+func (h *Harbor) answer(w http.ResponseWriter, r *http.Request) {
 	c := &call{h: h, w: w, r: r, requestID: cmp.Or(r.Header.Get("X-Request-Id"), newUUID())}
 	w.Header().Set("X-Request-Id", c.requestID)
 	w.Header().Set("Set-Cookie", "sid="+strings.ReplaceAll(newUUID(), "-", "")+"; Path=/; HttpOnly")
