@@ -195,8 +195,12 @@ func (a *App) buildAPI() (*api.API, error) {
 	if err != nil {
 		return nil, err
 	}
+	letters, err := a.deadLetters()
+	if err != nil {
+		return nil, err
+	}
 	return api.New(api.Config{
-		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, Access: guard, Trust: a.trust,
+		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, DeadLetters: letters, Access: guard, Trust: a.trust,
 		Registry: a.cfg.Harbor.PublicHost, Keys: keys, Logger: a.logger,
 	})
 }
@@ -208,7 +212,8 @@ func (a *App) listen(engine *gin.Engine) error {
 		return err
 	}
 	public := httpserver.Config{
-		Name: "public", Listen: a.cfg.HTTP.Listen, AllowPlainHTTP: a.cfg.HTTP.AllowPlainHTTP, Handler: engine,
+		Name: "public", Listen: a.cfg.HTTP.Listen, AllowPlainHTTP: a.cfg.HTTP.AllowPlainHTTP,
+		MaxConnections: a.cfg.HTTP.MaxConnections, Handler: engine,
 		Logger: a.logger, Registerer: a.registry,
 	}
 	if a.cfg.HTTP.TLS.Enabled() {
@@ -385,6 +390,7 @@ func (a *App) connect(ctx context.Context) error {
 		DialContext: a.dialer.DialContext, Logger: a.logger, Registerer: a.registry,
 	}
 	if a.server == nil {
+		cfg.Imported = q.Account == config.Imported
 		cfg.URLs, cfg.Username, cfg.PasswordFile, cfg.CredentialsFile = q.URLs, q.Username, q.PasswordFile, q.CredentialsFile
 		cfg.TLS = queue.ClientTLS{CAFile: q.TLS.CAFile, CertFile: q.TLS.CertFile, KeyFile: q.TLS.KeyFile}
 	}

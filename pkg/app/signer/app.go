@@ -286,6 +286,7 @@ func (a *App) work(ctx context.Context) error {
 func (a *App) sign(ctx context.Context) error {
 	return a.queue.Consume(ctx, queue.ConsumeConfig{
 		Slots: a.cfg.Sign.Concurrency, Aside: a.cfg.Sign.LogConcurrency, Drain: a.cfg.Shutdown.Drain, Cap: a.inFlight, Gate: a.gate, Hold: a.hold,
+		Now:    failpoint.Now,
 		Handle: func(ctx context.Context, d *queue.Delivery) { a.signing.Handle(ctx, d) },
 	})
 }
@@ -293,7 +294,7 @@ func (a *App) sign(ctx context.Context) error {
 // payDebts has slots of its own: nearly all of the time is waiting for a log.
 func (a *App) payDebts(ctx context.Context) error {
 	return a.queue.ConsumeDebts(ctx, queue.ConsumeConfig{
-		Slots: a.cfg.Sign.LogConcurrency, Drain: a.cfg.Shutdown.Drain, Gate: a.gate, Hold: a.hold,
+		Slots: a.cfg.Sign.LogConcurrency, Drain: a.cfg.Shutdown.Drain, Gate: a.gate, Hold: a.hold, Now: failpoint.Now,
 		Handle: func(ctx context.Context, d *queue.Delivery) { a.signing.Pay(ctx, d) },
 	})
 }
