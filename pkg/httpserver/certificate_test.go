@@ -78,7 +78,7 @@ harborseal_tls_certificate_expiry_timestamp_seconds{listener="test"} 4.000000003
 # TYPE harborseal_tls_reload_failures_total counter
 harborseal_tls_reload_failures_total{listener="test"} 4
 `
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "harborseal_tls_certificate_expiry_timestamp_seconds", "harborseal_tls_reload_failures_total"); err != nil {
 		t.Error(err)
 	}
 	if strings.Contains(log.String(), "PRIVATE") {

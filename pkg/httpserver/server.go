@@ -40,10 +40,14 @@ type Config struct {
 	Timeouts       Timeouts
 	// MaxHeaderBytes bounds the request line and the header. Default: 16 KiB.
 	MaxHeaderBytes int
+	// MaxConnections is how many connections are served at once; who comes beyond them is answered with 503, unless one that is
+	// idle can give way. As many requests are answered at once, which is of matter for HTTP/2 alone. An address with few
+	// connections is let in beyond it, up to 256 in all. Default: 2,048, which take about 150 MiB under a flood.
+	MaxConnections int
 	// Handler answers; usually an engine of [NewEngine]. Required.
 	Handler http.Handler
 	Logger  zerolog.Logger
-	// Registerer takes the metrics of the certificate; nil keeps them unregistered.
+	// Registerer takes the metrics of the connections and of the certificate; nil keeps them unregistered.
 	Registerer prometheus.Registerer
 }
 
@@ -69,7 +73,10 @@ func New(cfg Config) (*Server, error) {
 	logger := cfg.Logger.With().Str("listener", cfg.Name).Logger()
 	s := &Server{logger: logger, done: make(chan struct{})}
 	s.http = &http.Server{
-		Handler:           cfg.Handler,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connectionBuffer,
+			WriteByteTimeout: cfg.Timeouts.Write,
+		},
 		ReadHeaderTimeout: cfg.Timeouts.ReadHeader,
 		ReadTimeout:       cfg.Timeouts.Read,
 		WriteTimeout:      cfg.Timeouts.Write,
@@ -94,13 +101,20 @@ func (s *Server) open(cfg Config) (err error) {
 		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}
 	}
 	// Binding does not wait, so there is nothing that a caller's context could end.
-	s.listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Listen)
-	if err != nil || cert == nil {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Listen)
+	if err != nil {
 		return err
 	}
-	if err := cert.register(cfg.Registerer, cfg.Name); err != nil {
-		return errors.Join(err, s.listener.Close())
+	m, err := newMetrics(cfg.Registerer, cfg.Name, cfg.MaxConnections)
+	if err == nil && cert != nil {
+		err = cert.register(cfg.Registerer, cfg.Name)
 	}
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	d := newDoor(l, cfg.MaxConnections, m)
+	s.listener, s.http.ConnContext, s.http.ConnState = d, remember, d.observe
+	s.http.Handler = &crowd{next: cfg.Handler, places: make(chan struct{}, cfg.MaxConnections+reserved), metrics: m}
 	return nil
 }
 
@@ -126,6 +140,9 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("timeout %s is negative", d))
 		}
 	}
+	if c.MaxConnections < 0 {
+		errs = append(errs, fmt.Errorf("connections %d: want a positive number", c.MaxConnections))
+	}
 	if c.MaxHeaderBytes < 0 {
 		errs = append(errs, fmt.Errorf("largest header %d is negative", c.MaxHeaderBytes))
 	}
@@ -148,6 +165,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxHeaderBytes == 0 {
 		c.MaxHeaderBytes = 16 << 10
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 2048
 	}
 	return c
 }
