@@ -63,6 +63,10 @@ e2e: $(E2E_TOOLS) ## Run the whole-system tests; HARBOR_URL and friends aim them
 e2e-full: $(E2E_TOOLS) ## Run the whole-system tests in their long forms: all faults, all crashes.
 	cd e2e && HARBORSEAL_E2E_FULL=1 go test -tags e2e -shuffle=on -count=1 -timeout $(if $(HARBOR_URL),180m,90m) . ./harness
 
+.PHONY: chaos
+chaos: $(COSIGN_V2) $(REKOR_TILES) ## Break everything by a schedule, then look for what was lost: SEED=, DURATION= (10m), or HISTORY= of a run.
+	@go run ./e2e/chaos $(if $(SEED),-seed $(SEED)) $(if $(DURATION),-duration $(DURATION)) $(if $(HISTORY),-history $(HISTORY))
+
 .PHONY: alerts
 alerts: $(PROMTOOL) ## Check the alert rules in deploy/alerts, and run their tests.
 	$(PROMTOOL) check rules deploy/alerts/*.rules.yaml

@@ -35,6 +35,10 @@ type suite struct {
 	// programs are built as they are installed, breakable ones with failpoints.
 	programs  harness.Programs
 	breakable func() (harness.Programs, error)
+	// natsServer is the server that this module depends on.
+	natsServer func() (string, error)
+	// older are the programs of an earlier commit.
+	older func() (harness.Programs, error)
 	// patience bounds each wait. It is met only when something is broken.
 	patience time.Duration
 	ports    advertise
@@ -151,6 +155,8 @@ func newSuite(ctx context.Context) (*suite, func() error, error) {
 	s.breakable = sync.OnceValues(func() (harness.Programs, error) {
 		return buildInto(ctx, filepath.Join(dir, "bin-failpoints"), "failpoints")
 	})
+	s.natsServer = sync.OnceValues(func() (string, error) { return harness.BuildNATS(ctx, filepath.Join(dir, "bin")) })
+	s.older = sync.OnceValues(func() (harness.Programs, error) { return buildOlder(ctx, filepath.Join(dir, "older")) })
 	if s.proxy, err = harness.StartProxy(ctx); err != nil {
 		return nil, nil, err
 	}

@@ -1,4 +1,4 @@
-// Command bench measures what signing costs and prints tables. It has five parts:
+// Command bench measures what signing costs and prints tables. It has these parts:
 //
 //   - signing: the engine against the cosign program, cosign's library and a bare net/http loop (package compare), with the
 //     targets that it has to meet. With HARBOR_URL and friends, as for `make e2e`, this part alone is measured there.
@@ -7,6 +7,9 @@
 //   - scale: the sweeps of a Harbor with a million digests (package scale), with the targets that they have to meet.
 //   - logs: what transparency logs and timestamps cost, with real servers (package logs), which the environment names as for
 //     `make e2e`.
+//   - receiver, surge, recovery, queue: the way of a push through receiver and queue (package delivery).
+//   - flood: what others notice of one project's 5,000 pushes (package flood).
+//   - projects: what 1,000 and 5,000 projects cost servers and programs that are idle (package projects).
 //
 // All share one machine with what they talk to. The numbers are good for comparing, on the same machine and in the same run;
 // they are not those of a real Harbor, whose write path is the bottleneck there. The command fails if a target is missed.
@@ -25,10 +28,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/harborseal/harborseal/e2e/bench/compare"
-	"github.com/harborseal/harborseal/e2e/bench/footprint"
-	"github.com/harborseal/harborseal/e2e/bench/logs"
-	"github.com/harborseal/harborseal/e2e/bench/scale"
 	"github.com/harborseal/harborseal/e2e/harness"
 )
 
@@ -44,25 +43,13 @@ func main() {
 	}
 }
 
-const (
-	partSigning   = "signing"
-	partFootprint = "footprint"
-	partSystem    = "system"
-	partScale     = "scale"
-	partLogs      = "logs"
-)
-
-func allParts() []string {
-	return []string{partSigning, partFootprint, partSystem, partScale, partLogs}
-}
-
 // options are the flags.
 type options struct {
 	output, parts, profiles      string
 	quick                        bool
 	count                        float64
 	backlog, live, slotsOfSystem int
-	debts                        int
+	debts, surge                 int
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -78,6 +65,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.live, "live", 480, "system: images that are pushed while the signer works")
 	flags.IntVar(&o.slotsOfSystem, "in-flight", 32, "system: requests in work at once, and developers who push")
 	flags.IntVar(&o.debts, "debts", 10_000, "logs: entries that are owed when the log is back")
+	flags.IntVar(&o.surge, "surge", 0, "surge: webhooks of the larger one; 0 for those of the target")
 	if err := flags.Parse(args); err != nil {
 		return o, fmt.Errorf("parsing flags: %w", err)
 	}
@@ -88,6 +76,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("parsing flags: -o %q: want table or json", o.output)
 	case o.count <= 0:
 		return o, errors.New("parsing flags: -count must be positive")
+	case o.surge < 0:
+		return o, errors.New("parsing flags: -surge must not be negative")
 	case o.debts <= 0:
 		return o, errors.New("parsing flags: -debts must be positive")
 	}
@@ -106,13 +96,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 
 // result is all that was measured.
 type result struct {
-	// Harbor is the address of a real one.
-	Harbor    string          `json:"harbor,omitempty"`
-	Signing   *compare.Table  `json:"signing,omitempty"`
-	Footprint []footprint.Row `json:"footprint,omitempty"`
-	System    *systemResult   `json:"system,omitempty"`
-	Scale     *scale.Result   `json:"scale,omitempty"`
-	Logs      *logs.Result    `json:"logs,omitempty"`
+	// harbor is the address of a real one.
+	harbor string
+	parts  []partResult
+}
+
+type partResult struct {
+	name string
+	of   measured
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -120,61 +111,45 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	harbor, err := harness.RealHarbor()
-	if err != nil {
+	s := setting{options: o, progress: stderr}
+	if s.harbor, err = harness.RealHarbor(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "harborseal-bench-")
-	if err != nil {
+	if s.dir, err = os.MkdirTemp("", "harborseal-bench-"); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	plan := compare.Full(o.count)
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
 	var r result
-	switch {
-	case o.quick:
-		plan = compare.Quick()
-	case harbor != nil:
-		plan = compare.Real(o.count)
-	}
 	parts := strings.Split(o.parts, ",")
-	if harbor != nil {
-		r.Harbor, parts = harbor.URL, []string{partSigning}
+	if s.harbor != nil {
+		r.harbor, parts = s.harbor.URL, []string{partSigning}
 	}
 	for _, part := range parts {
-		switch part {
-		case partSigning:
-			r.Signing, err = compare.Run(ctx, compare.Options{
-				Dir: dir, Harbor: harbor, Plan: plan, Cosign: true, ProfileDir: o.profiles, Progress: stderr,
-			})
-		case partFootprint:
-			r.Footprint, err = footprint.Measure(ctx, dir, stderr)
-		case partSystem:
-			r.System, err = measureSystem(ctx, o.slotsOfSystem, o.backlog, o.live, stderr)
-		case partScale:
-			content := scale.Full(dir, stderr)
-			if o.quick {
-				content = scale.Quick(dir, stderr)
-			}
-			r.Scale, err = scale.Run(ctx, content)
-		case partLogs:
-			content := logs.Full(dir, o.debts, stderr)
-			if o.quick {
-				content = logs.Quick(dir, stderr)
-			}
-			r.Logs, err = logs.Run(ctx, content)
-		}
+		of, err := s.measure(ctx, part)
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)
 		}
+		r.parts = append(r.parts, partResult{part, of})
 	}
 	if err := r.write(stdout, o.output); err != nil {
 		return err
 	}
-	if r.Signing != nil && r.Signing.Missed() || r.Scale != nil && r.Scale.Missed() || r.Logs != nil && r.Logs.Missed() {
+	if slices.ContainsFunc(r.parts, func(p partResult) bool { return p.of.Missed() }) {
 		return errors.New("a target was missed")
 	}
 	return nil
+}
+
+// MarshalJSON gives an object with the parts by their names.
+func (r *result) MarshalJSON() ([]byte, error) {
+	object := map[string]any{}
+	if r.harbor != "" {
+		object["harbor"] = r.harbor
+	}
+	for _, part := range r.parts {
+		object[part.name] = part.of
+	}
+	return json.Marshal(object)
 }
 
 func (r *result) write(out io.Writer, form string) error {
@@ -186,28 +161,15 @@ func (r *result) write(out io.Writer, form string) error {
 		}
 		return nil
 	}
-	if r.Harbor != "" {
-		_, _ = fmt.Fprintf(out, "Harbor at %s\n", r.Harbor) // the next write tells
+	if r.harbor != "" {
+		_, _ = fmt.Fprintf(out, "Harbor at %s\n", r.harbor) // the next write tells
 	}
 	var errs []error
-	if r.Signing != nil {
-		errs = append(errs, r.Signing.Print(out))
-	}
-	if r.Footprint != nil {
-		_, _ = fmt.Fprintln(out)
-		errs = append(errs, footprint.Print(out, r.Footprint))
-	}
-	if r.System != nil {
-		_, _ = fmt.Fprintln(out)
-		errs = append(errs, r.System.print(out))
-	}
-	if r.Scale != nil {
-		_, _ = fmt.Fprintln(out)
-		errs = append(errs, r.Scale.Print(out))
-	}
-	if r.Logs != nil {
-		_, _ = fmt.Fprintln(out)
-		errs = append(errs, r.Logs.Print(out))
+	for i, part := range r.parts {
+		if i > 0 {
+			_, _ = fmt.Fprintln(out)
+		}
+		errs = append(errs, part.of.Print(out))
 	}
 	return errors.Join(errs...)
 }

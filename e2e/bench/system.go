@@ -108,7 +108,11 @@ func (b *bench) stop() error {
 	return errors.Join(errs...)
 }
 
-func (r *systemResult) print(out io.Writer) error {
+// Missed implements measured: it has no target.
+func (*systemResult) Missed() bool { return false }
+
+// Print implements measured.
+func (r *systemResult) Print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintf(w, "%d in flight, 1 signer, 1 receiver\tbacklog\tlive\t\n", r.Slots)
 	for _, line := range []struct {

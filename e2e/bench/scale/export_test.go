@@ -12,9 +12,6 @@ func Compare(requested map[string]bool, want []harbortest.SyntheticRef) Found {
 	return compare(requested, want)
 }
 
-// PeakRSS is how memory is measured.
-func PeakRSS(pid int) (int64, error) { return peakRSS(pid) }
-
 // SignedEvent is what the ledger is filled with.
 func SignedEvent(a harbortest.SyntheticArtifact, key string, at time.Time) (artifact.Event, error) {
 	return signedEvent(a, key, at)

@@ -1,7 +1,6 @@
 package scale_test
 
 import (
-	"os"
 	"testing"
 	"time"
 
@@ -68,16 +67,5 @@ func TestSeed(t *testing.T) {
 	}
 	if state := record.State(); state != ledger.Signed {
 		t.Errorf("the ledger's state is %s, want %s", state, ledger.Signed)
-	}
-}
-
-func TestPeakRSS(t *testing.T) {
-	t.Parallel()
-	const least = 1 << 20
-	if peak, err := scale.PeakRSS(os.Getpid()); err != nil || peak < least {
-		t.Errorf("the peak of this process is %d, %v; want at least %d", peak, err, least)
-	}
-	if _, err := scale.PeakRSS(-1); err == nil {
-		t.Error("the peak of no process: got no error")
 	}
 }

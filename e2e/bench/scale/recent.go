@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/harborseal/harborseal/e2e/bench/machine"
 	"github.com/harborseal/harborseal/e2e/harness"
 	"github.com/harborseal/harborseal/pkg/reconcile"
 )
@@ -73,6 +74,6 @@ func (b *bench) minute(ctx context.Context, pushes int) (*Minute, error) {
 	if m.Found, err = b.compare(ctx, b.unsigned()); err != nil {
 		return nil, err
 	}
-	m.PeakRSS, err = peakRSS(signers[0].Process.Pid())
+	m.PeakRSS, err = machine.PeakRSS(signers[0].Process.Pid())
 	return m, err
 }

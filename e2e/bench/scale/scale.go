@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/harborseal/harborseal/e2e/bench/control"
 	"github.com/harborseal/harborseal/e2e/harness"
 	"github.com/harborseal/harborseal/pkg/harbor/harbortest"
 )
@@ -80,7 +81,7 @@ type bench struct {
 	Options
 	emulator *harness.Process
 	harbor   *harness.Harbor
-	control  control
+	control  control.Control
 	site     *harness.Site
 	system   *harness.System
 	queue    *queueView
@@ -106,8 +107,8 @@ func (b *bench) start(ctx context.Context) error {
 	if b.harbor, b.emulator, err = harness.StartEmulator(ctx, programs, b.Dir, speed); err != nil {
 		return err
 	}
-	b.control = newControl(b.harbor.URL)
-	if b.made, err = b.control.synthesize(ctx, b.Content); err != nil {
+	b.control = control.New(b.harbor.URL)
+	if b.made, err = b.control.Synthesize(ctx, b.Content); err != nil {
 		return err
 	}
 	// A log without any push is taken for one that is switched off.
@@ -146,7 +147,7 @@ func (b *bench) start(ctx context.Context) error {
 
 // touch pushes into the content, all of it unsigned, and pulls from a share of its repositories.
 func (b *bench) touch(ctx context.Context, pushes int, pulls float64) error {
-	touched, err := b.control.touch(ctx, harbortest.TouchConfig{Pushes: pushes, Pulls: pulls, Over: time.Minute})
+	touched, err := b.control.Touch(ctx, harbortest.TouchConfig{Pushes: pushes, Pulls: pulls, Over: time.Minute})
 	if err != nil {
 		return err
 	}

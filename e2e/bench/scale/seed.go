@@ -80,7 +80,7 @@ func (b *bench) fill(ctx context.Context, key string) (err error) {
 		batch = batch[:0]
 		return err
 	}
-	err = b.control.artifacts(ctx, func(a harbortest.SyntheticArtifact) error {
+	err = b.control.Artifacts(ctx, func(a harbortest.SyntheticArtifact) error {
 		if len(a.Signatures) == 0 {
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/harborseal/harborseal/e2e/bench/machine"
 	"github.com/harborseal/harborseal/e2e/harness"
 	"github.com/harborseal/harborseal/pkg/harbor/harbortest"
 	"github.com/harborseal/harborseal/pkg/reconcile"
@@ -92,7 +93,7 @@ func (b *bench) sweep(ctx context.Context, signers []*harness.Program, projects 
 		ReceiverCPU: after.receiver.CPU - before.receiver.CPU, ReceiverRSS: after.receiver.RSS, EmulatorCPU: after.emulator - before.emulator,
 	}
 	for _, signer := range signers {
-		peak, err := peakRSS(signer.Process.Pid())
+		peak, err := machine.PeakRSS(signer.Process.Pid())
 		if err != nil {
 			return nil, err
 		}

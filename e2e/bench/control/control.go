@@ -1,4 +1,5 @@
-package scale
+// Package control asks the Harbor emulator for what no Harbor has: content by the million.
+package control
 
 import (
 	"bytes"
@@ -11,26 +12,29 @@ import (
 	"github.com/harborseal/harborseal/pkg/harbor/harbortest"
 )
 
-// control is what the emulator has beside Harbor's API.
-type control struct {
+// Control is what the emulator has beside Harbor's API.
+type Control struct {
 	base   string
 	client *http.Client
 }
 
-func newControl(origin string) control {
-	return control{base: origin + "/_emulator/", client: &http.Client{Transport: &http.Transport{}}}
+// New makes the control of the emulator at an origin.
+func New(origin string) Control {
+	return Control{base: origin + "/_emulator/", client: &http.Client{Transport: &http.Transport{}}}
 }
 
-func (c control) synthesize(ctx context.Context, cfg harbortest.SyntheticConfig) (made harbortest.Synthetic, err error) {
+// Synthesize makes content, once.
+func (c Control) Synthesize(ctx context.Context, cfg harbortest.SyntheticConfig) (made harbortest.Synthetic, err error) {
 	return made, c.post(ctx, "synthetic", cfg, &made)
 }
 
-func (c control) touch(ctx context.Context, cfg harbortest.TouchConfig) (touched harbortest.Touched, err error) {
+// Touch pushes into the content and pulls from it.
+func (c Control) Touch(ctx context.Context, cfg harbortest.TouchConfig) (touched harbortest.Touched, err error) {
 	return touched, c.post(ctx, "touch", cfg, &touched)
 }
 
-// artifacts gives every synthetic digest. An error of each ends it.
-func (c control) artifacts(ctx context.Context, each func(harbortest.SyntheticArtifact) error) error {
+// Artifacts gives every synthetic digest. An error of each ends it.
+func (c Control) Artifacts(ctx context.Context, each func(harbortest.SyntheticArtifact) error) error {
 	body, err := c.do(ctx, http.MethodGet, "synthetic", http.NoBody)
 	if err != nil {
 		return err
@@ -49,7 +53,7 @@ func (c control) artifacts(ctx context.Context, each func(harbortest.SyntheticAr
 	return nil
 }
 
-func (c control) post(ctx context.Context, what string, in, out any) error {
+func (c Control) post(ctx context.Context, what string, in, out any) error {
 	raw, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("asking the emulator for %s: %w", what, err)
@@ -66,7 +70,7 @@ func (c control) post(ctx context.Context, what string, in, out any) error {
 }
 
 // do gives the body of an answer 200, which the caller closes.
-func (c control) do(ctx context.Context, method, what string, in io.Reader) (io.ReadCloser, error) {
+func (c Control) do(ctx context.Context, method, what string, in io.Reader) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+what, in)
 	if err != nil {
 		return nil, fmt.Errorf("asking the emulator for %s: %w", what, err)

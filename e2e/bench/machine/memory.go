@@ -1,4 +1,5 @@
-package scale
+// Package machine reads of the system what processes use. It works on Linux alone.
+package machine
 
 import (
 	"fmt"
@@ -7,8 +8,8 @@ import (
 	"strings"
 )
 
-// peakRSS is the most memory that was ever resident for a process, in bytes. It reads /proc, and so works on Linux alone.
-func peakRSS(pid int) (int64, error) {
+// PeakRSS is the most memory that was ever resident for a process, in bytes.
+func PeakRSS(pid int) (int64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("reading the peak of memory: %w", err)
