@@ -204,7 +204,7 @@ func TestRunbooksQuote(t *testing.T) {
 				t.Errorf("%s names the setting %s, which no configuration has", page, setting[1])
 			}
 		}
-		for _, path := range regexp.MustCompile(`/api/v1/[a-z]+(/<project>(/[a-z]+)?)?`).FindAllString(text, -1) {
+		for _, path := range regexp.MustCompile(`/api/v1/[a-z-]+(/<project>(/[a-z-]+)?)?`).FindAllString(text, -1) {
 			requests++
 			if path = strings.ReplaceAll(path, "<project>", "{name}"); !strings.Contains(api, "\n  "+path+":") {
 				t.Errorf("%s asks for %s, which the API does not have", page, path)
