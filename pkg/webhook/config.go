@@ -18,16 +18,39 @@ const (
 	defaultPublishTimeout = 2 * time.Second
 	maxPublishTimeout     = 2 * time.Second
 	defaultMaxBody        = 256 << 10
-	// secretsTimeout, bodyTimeout and maxPublishTimeout together stay below the 3 s that Harbor waits. Secrets are known in
-	// memory, and a body comes in the packet of its header, or just behind it.
+	// answerTimeout is when all that a delivery waits for has to end, after its header: a bit below the 3 s that Harbor waits.
+	answerTimeout = 2900 * time.Millisecond
+	// Within it, secrets, which are known in memory, a place, and a body, which comes in the packet of its header or just
+	// behind it, have to come so early that a queue that is well has the time to publish.
 	secretsTimeout = 100 * time.Millisecond
+	maxWait        = 1500 * time.Millisecond
 	bodyTimeout    = 800 * time.Millisecond
+	// lateBodyTimeout is for a body that had all the time of the waiting to come, and for what nobody wants any more, of which
+	// maxDiscarded bytes are read at most.
+	lateBodyTimeout = 50 * time.Millisecond
+	maxDiscarded    = 16 << 10
 	// defaultPerSecond and defaultBurst are a project's budget in the live lane: far above what a team pushes by hand, far
 	// below the 600 pushes at once of a pipeline that went wrong.
 	defaultPerSecond = 5
 	defaultBurst     = 50
-	// retryAfter is what a 503 asks for, in seconds. Harbor does not read it and waits 16 s at least; others do.
-	retryAfter = "5"
+	// harborWorkers is how many deliveries one Harbor makes at once: its job service has ten workers. As many of each project
+	// are never refused for what else is in hand.
+	harborWorkers = 10
+	// defaultMaxInHand and defaultMaxPerProject keep a synced store busy: it is no faster with more at once. They are few enough
+	// for each to be answered in time by one that takes 100 pushes a second.
+	defaultMaxInHand     = 128
+	defaultMaxPerProject = 64
+	// defaultMaxWaiting and defaultMaxWaitingPerProject are the waiting room: a store that takes 2,000 pushes a second serves
+	// all of one project within maxWait, and a place for others is left.
+	defaultMaxWaiting           = 4096
+	defaultMaxWaitingPerProject = 3072
+	// maxStrangers is how many secrets are looked at at once.
+	maxStrangers = 32
+	// What a 503 asks for, in seconds. Harbor reads none of them and waits 16 s at least; others do. A crowd passes within a
+	// second, a leader is back within ten, and room is made by people, or by the signers as they go.
+	retryBusy = "1"
+	retryAway = "5"
+	retryFull = "30"
 )
 
 // Policies tells what a project asks for. It must be safe for concurrent use and return when ctx ends.
@@ -83,6 +106,16 @@ type Config struct {
 	PublishTimeout time.Duration
 	// MaxBody is the largest body in bytes. Default: 256 KiB.
 	MaxBody int64
+	// MaxInHand is how many deliveries are in hand at once; what comes beyond it waits. The first ten of each project, which is
+	// what one Harbor sends at once, are taken all the same. Default: 128.
+	MaxInHand int
+	// MaxPerProject is the same for the deliveries of one project, at least 10. Default: 64.
+	MaxPerProject int
+	// MaxWaiting is how many deliveries wait at once to be taken in hand; what comes beyond it is answered with 503 at once, and
+	// so is who has waited for 1.5 s. Default: 4,096.
+	MaxWaiting int
+	// MaxWaitingPerProject is the same for the deliveries of one project. Default: 3,072.
+	MaxWaitingPerProject int
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger gets one line for each decision. The zero value drops it.
@@ -103,6 +136,18 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxBody == 0 {
 		c.MaxBody = defaultMaxBody
+	}
+	if c.MaxInHand == 0 {
+		c.MaxInHand = defaultMaxInHand
+	}
+	if c.MaxPerProject == 0 {
+		c.MaxPerProject = defaultMaxPerProject
+	}
+	if c.MaxWaiting == 0 {
+		c.MaxWaiting = defaultMaxWaiting
+	}
+	if c.MaxWaitingPerProject == 0 {
+		c.MaxWaitingPerProject = defaultMaxWaitingPerProject
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -129,6 +174,15 @@ func (c Config) validate() error {
 	}
 	if c.MaxBody < 0 {
 		errs = append(errs, fmt.Errorf("largest body %d: want a positive number of bytes", c.MaxBody))
+	}
+	if c.MaxInHand < 0 {
+		errs = append(errs, fmt.Errorf("deliveries in hand %d: want a positive number", c.MaxInHand))
+	}
+	if c.MaxPerProject < harborWorkers {
+		errs = append(errs, fmt.Errorf("deliveries of one project in hand %d: want at least %d, which is what Harbor sends at once", c.MaxPerProject, harborWorkers))
+	}
+	if c.MaxWaiting < 0 || c.MaxWaitingPerProject < 0 {
+		errs = append(errs, fmt.Errorf("waiting deliveries %d, of one project %d: want positive numbers", c.MaxWaiting, c.MaxWaitingPerProject))
 	}
 	for i, name := range c.OwnOperators {
 		if name == "" || bounded(name, maxPusher) != name {

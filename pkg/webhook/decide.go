@@ -20,7 +20,7 @@ func (h *Handler) handle(ctx context.Context, project string, d Delivery) (Answe
 			Str("outcome", string(ignored)).Str("reason", string(policy.NotAPush)).Msg("webhook handled")
 		return Answer{Status: string(ignored), Reason: string(policy.NotAPush)}, nil
 	}
-	ctx, cancel := h.deadline(ctx)
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.PublishTimeout)
 	defer cancel()
 	p, err := h.cfg.Policies.Policy(ctx, d.Project)
 	if err != nil {
@@ -44,9 +44,9 @@ func (h *Handler) handlePush(ctx context.Context, p policy.Policy, push Push) (A
 		answer.Status, answer.Reason = string(ignored), string(reason)
 	} else {
 		id := h.eventID(push)
-		isDuplicate, err := h.publish(ctx, id, p, push)
-		if err != nil {
-			return ArtifactAnswer{}, publishRefusal(push, err)
+		isDuplicate, refused := h.ask(ctx, id, p, push)
+		if refused != nil {
+			return ArtifactAnswer{}, refused
 		}
 		answer.Status, answer.CorrelationID = string(queued), id
 		if isDuplicate {
@@ -84,6 +84,26 @@ func (h *Handler) classify(p policy.Policy, push Push) policy.Reason {
 // the Default format, but the time of the push in seconds is in both.
 func (h *Handler) eventID(push Push) string {
 	return artifact.EventID(artifact.Received, push.Ref, h.cfg.HarborName, push.Tag, push.Pusher, strconv.FormatInt(push.PushedAt.Unix(), 10))
+}
+
+// ask publishes if the queue is worth asking.
+func (h *Handler) ask(ctx context.Context, id string, p policy.Policy, push Push) (isDuplicate bool, refused *refusal) {
+	t, why := h.gate.enter()
+	if t == nil {
+		err := fault.Newf(fault.Transient, why, "the queue failed before (%s), and was not asked", why)
+		refused := publishRefusal(push, err)
+		refused.outcome = notTried
+		return false, refused
+	}
+	var err error
+	done := false // a panic tells nothing about the queue
+	defer func() { t.end(done, err) }()
+	isDuplicate, err = h.publish(ctx, id, p, push)
+	done = true
+	if err != nil {
+		return false, publishRefusal(push, err)
+	}
+	return isDuplicate, nil
 }
 
 // publish appends the received event to the ledger, then the request to the queue. In this order, because the request

@@ -6,6 +6,9 @@
 //     it, and then with the reason;
 //   - a repeated delivery, in either of Harbor's formats, has the same event id as the first, so that repeating is harmless;
 //   - a project's pushes beyond its budget wait in the bulk lane, so that a flood delays nobody but its own project;
+//   - what is in hand is bounded, in all and for each project, but ten deliveries of each project are taken whatever the others
+//     do; a bounded number of others waits, for 1.5 s at most, and projects take turns;
+//   - a queue that failed is asked by one delivery at a time, and the others are refused at once, until the first success;
 //   - every answer is given within 3 s, which is as long as Harbor waits, provided that the queue and the policies keep to
 //     the deadline of their contexts.
 //

@@ -23,3 +23,15 @@ func (b Budgets) Lane(project string, budget policy.Rate, now time.Time) artifac
 
 // Len counts the projects that are kept.
 func (b Budgets) Len() int { return len(b.b.projects) }
+
+// MaxStrangers is how many secrets are looked at at once.
+const MaxStrangers = maxStrangers
+
+// InHand is how many deliveries are in hand, and how many wait for that.
+func InHand(h *Handler) (places, waiting int) { return h.inHand.counts() }
+
+// SetPatience sets how long a delivery waits to be taken in hand.
+func SetPatience(h *Handler, d time.Duration) { h.inHand.patience = d }
+
+// QueueShut says whether pushes are refused without asking the queue.
+func QueueShut(h *Handler) bool { return h.gate.isShut() }

@@ -25,6 +25,11 @@ type Handler struct {
 	auth    *authenticator
 	budgets *budgets
 	metrics *metrics
+	// What is in hand, those whose secret is being looked at, and whether the queue is worth asking.
+	inHand    *inHand
+	strangers strangers
+	gate      *gate
+	quiet     *quiet
 }
 
 // New validates cfg and reads the secret files.
@@ -34,11 +39,14 @@ func New(cfg Config) (*Handler, error) {
 	if err := errors.Join(cfg.validate(), err); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
-	m, err := newMetrics(cfg.Registerer)
-	if err != nil {
+	h := &Handler{
+		cfg: cfg, auth: auth, budgets: newBudgets(cfg.Rate), strangers: make(strangers, maxStrangers), gate: &gate{}, quiet: &quiet{},
+		inHand: newInHand(limits{cfg.MaxInHand, cfg.MaxPerProject}, limits{cfg.MaxWaiting, cfg.MaxWaitingPerProject}, maxWait),
+	}
+	if h.metrics, err = newMetrics(cfg.Registerer, h.inHand.counts, h.gate.isShut); err != nil {
 		return nil, err
 	}
-	return &Handler{cfg: cfg, auth: auth, budgets: newBudgets(cfg.Rate), metrics: m}, nil
+	return h, nil
 }
 
 // Register adds POST /webhooks/harbor/:project.
@@ -89,24 +97,42 @@ func (h *Handler) serve(c *gin.Context) {
 	}()
 
 	project := c.Param("project")
-	delivery, refused := h.read(c, project)
-	if refused == nil {
-		var answer Answer
-		if answer, refused = h.handle(c.Request.Context(), project, delivery); refused == nil {
-			result = outcome(answer.Status)
-			c.JSON(http.StatusAccepted, answer)
-			return
-		}
+	answer, refused := h.answer(c, project)
+	if refused != nil {
+		result = refused.outcome
+		h.refuse(c, project, refused)
+		return
 	}
-	result = refused.outcome
-	h.refuse(c, project, refused)
+	result = outcome(answer.Status)
+	c.JSON(http.StatusAccepted, answer)
 }
 
-// read does everything up to a valid delivery. The order matters: nothing of the body is touched for a stranger.
-func (h *Handler) read(c *gin.Context, project string) (Delivery, *refusal) {
+// answer does everything but write the answer. The order matters: nothing of the body is touched for a stranger, and nothing
+// is kept of a delivery that waits, or is beyond the limits.
+func (h *Handler) answer(c *gin.Context, project string) (Answer, *refusal) {
+	arrived := time.Now() // by the clock of the machine, as the deadlines of connections are
 	if refused := h.admit(c, project); refused != nil {
-		return Delivery{}, refused
+		return Answer{}, refused
 	}
+	if b := h.inHand.enter(c.Request.Context(), project); b != unbounded {
+		refused := h.busyRefusal(b)
+		refused.unread = !h.discardBody(c)
+		return Answer{}, refused
+	}
+	defer h.inHand.leave(project)
+	delivery, refused := h.read(c, project, max(bodyTimeout-time.Since(arrived), lateBodyTimeout))
+	if refused != nil {
+		return Answer{}, refused
+	}
+	// It outlives the client on purpose: when Harbor hangs up between the two publications, the request should still follow the
+	// event, because Harbor may not come again.
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(c.Request.Context()), arrived.Add(answerTimeout))
+	defer cancel()
+	return h.handle(ctx, project, delivery)
+}
+
+// read gives the delivery if it is valid, and comes within the timeout.
+func (h *Handler) read(c *gin.Context, project string, timeout time.Duration) (Delivery, *refusal) {
 	format, ok := formatOf(c.Request.Header)
 	if !ok {
 		return Delivery{}, &refusal{
@@ -117,7 +143,7 @@ func (h *Handler) read(c *gin.Context, project string) (Delivery, *refusal) {
 			},
 		}
 	}
-	body, refused := h.readBody(c)
+	body, refused := h.readBody(c, timeout)
 	if refused != nil {
 		return Delivery{}, refused
 	}
@@ -145,6 +171,12 @@ func (h *Handler) read(c *gin.Context, project string) (Delivery, *refusal) {
 func (h *Handler) admit(c *gin.Context, project string) *refusal {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), secretsTimeout)
 	defer cancel()
+	if !h.strangers.enter(ctx) {
+		refused := h.busyRefusal(unauthenticated)
+		refused.unread = true
+		return refused
+	}
+	defer h.strangers.leave()
 	allowed, err := h.auth.allows(ctx, project, c.Request.Header)
 	switch {
 	case err != nil:
@@ -190,7 +222,7 @@ func formatOf(header http.Header) (Format, bool) {
 	}
 }
 
-func (h *Handler) readBody(c *gin.Context) ([]byte, *refusal) {
+func (h *Handler) readBody(c *gin.Context, timeout time.Duration) ([]byte, *refusal) {
 	large := &refusal{
 		outcome: tooLarge,
 		problem: problem.Document{
@@ -201,12 +233,7 @@ func (h *Handler) readBody(c *gin.Context) ([]byte, *refusal) {
 	if c.Request.ContentLength > h.cfg.MaxBody {
 		return nil, large
 	}
-	// By the clock of the machine, as the deadline is the connection's. net/http lifts it when the body was read to its end. A
-	// connection that has none is let be.
-	err := http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(bodyTimeout))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		h.cfg.Logger.Warn().Err(err).Msg("no deadline could be set for a webhook's body")
-	}
+	h.limitBody(c, timeout)
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, h.cfg.MaxBody))
 	_, tooMany := errors.AsType[*http.MaxBytesError](err)
 	switch {
@@ -217,7 +244,7 @@ func (h *Handler) readBody(c *gin.Context) ([]byte, *refusal) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &refusal{
 			outcome: tooSlow,
-			problem: problem.Document{Status: http.StatusRequestTimeout, Detail: fmt.Sprintf("The body did not arrive within %s.", bodyTimeout)},
+			problem: problem.Document{Status: http.StatusRequestTimeout, Detail: "The body did not arrive in time."},
 			cause:   err,
 		}
 	default:
@@ -229,6 +256,26 @@ func (h *Handler) readBody(c *gin.Context) ([]byte, *refusal) {
 	}
 }
 
+// limitBody bounds the time in which the body has to come. It is by the clock of the machine, as the deadline is the
+// connection's. net/http lifts it when the body was read to its end. A connection that has none is let be.
+func (h *Handler) limitBody(c *gin.Context, timeout time.Duration) {
+	err := http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(timeout))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		h.cfg.Logger.Warn().Err(err).Msg("no deadline could be set for a webhook's body")
+	}
+}
+
+// discardBody says whether the rest of a body that nobody wants was there already and has been read: then the connection can
+// take the next delivery, which is cheaper for both sides in a crowd than a new connection.
+func (h *Handler) discardBody(c *gin.Context) bool {
+	if c.Request.ContentLength > maxDiscarded {
+		return false
+	}
+	h.limitBody(c, lateBodyTimeout)
+	n, err := io.Copy(io.Discard, io.LimitReader(c.Request.Body, maxDiscarded))
+	return err == nil && n < maxDiscarded
+}
+
 func (h *Handler) refuse(c *gin.Context, project string, r *refusal) {
 	for name, value := range r.header {
 		c.Header(name, value)
@@ -238,20 +285,38 @@ func (h *Handler) refuse(c *gin.Context, project string, r *refusal) {
 		c.Header("Connection", "close")
 	}
 	problem.Abort(c, r.problem)
+	untold := 0
+	if r.outcome == busy || r.outcome == notTried {
+		var tell bool
+		if untold, tell = h.quiet.next(h.cfg.Now()); !tell {
+			return
+		}
+	}
 	level := zerolog.WarnLevel
 	if r.outcome == unavailable {
 		level = zerolog.ErrorLevel
 	}
 	h.cfg.Logger.WithLevel(level).Err(r.cause).Str("project", bounded(project, maxPusher)).Str("repository", r.ref.Repository()).
 		Str("digest", r.ref.Digest()).Str("outcome", string(r.outcome)).Str("reason", r.reason).Str("field", r.problem.Field).
-		Int("status", r.problem.Status).Str("remote", c.ClientIP()).Msg("webhook refused")
+		Int("status", r.problem.Status).Int("untold", untold).Str("remote", c.ClientIP()).Msg("webhook refused")
+}
+
+// busyRefusal is the answer to a delivery that a limit forbids.
+func (h *Handler) busyRefusal(b bound) *refusal {
+	h.metrics.busy.WithLabelValues(string(b)).Inc()
+	return &refusal{
+		outcome: busy,
+		header:  map[string]string{"Retry-After": retryBusy},
+		problem: problem.Document{Status: http.StatusServiceUnavailable, Detail: "Too many deliveries are being answered."},
+		reason:  string(b),
+	}
 }
 
 // unavailableRefusal asks Harbor to repeat the delivery.
 func unavailableRefusal(ref artifact.Ref, detail string, cause error) *refusal {
 	return &refusal{
 		outcome: unavailable,
-		header:  map[string]string{"Retry-After": retryAfter},
+		header:  map[string]string{"Retry-After": retryAfter(fault.Of(cause).Reason)},
 		problem: problem.Document{Status: http.StatusServiceUnavailable, Detail: detail},
 		cause:   cause,
 		reason:  string(fault.Of(cause).Reason),
@@ -259,8 +324,9 @@ func unavailableRefusal(ref artifact.Ref, detail string, cause error) *refusal {
 	}
 }
 
-// deadline bounds what is asked of others for one delivery. It outlives the client on purpose: when Harbor hangs up between
-// the two publications, the request should still follow the event, because Harbor may not come again.
-func (h *Handler) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), h.cfg.PublishTimeout)
+func retryAfter(reason fault.Reason) string {
+	if reason == fault.QueueFull {
+		return retryFull
+	}
+	return retryAway
 }

@@ -247,8 +247,8 @@ func checkNoSecret(t *testing.T, d *door, rec *httptest.ResponseRecorder) {
 
 func TestMetricsArePublishedBeforeTheFirstDelivery(t *testing.T) {
 	d := newDoor(t, nil)
-	if n, err := testutil.GatherAndCount(d.gather, "harborseal_webhook_requests_total"); err != nil || n != 10 {
-		t.Errorf("series of harborseal_webhook_requests_total = %d, %v; want 10", n, err)
+	if n, err := testutil.GatherAndCount(d.gather, "harborseal_webhook_requests_total"); err != nil || n != 12 {
+		t.Errorf("series of harborseal_webhook_requests_total = %d, %v; want 12", n, err)
 	}
 }
 

@@ -105,10 +105,11 @@ func (p policies) Policy(_ context.Context, project string) (policy.Policy, erro
 
 // door is a handler behind the engine that it has in production.
 type door struct {
-	engine *gin.Engine
-	queue  *queue
-	log    *bytes.Buffer
-	gather *prometheus.Registry
+	engine  *gin.Engine
+	queue   *queue
+	log     *bytes.Buffer
+	gather  *prometheus.Registry
+	handler *webhook.Handler
 }
 
 func newDoor(t *testing.T, change func(*webhook.Config)) *door {
@@ -136,6 +137,7 @@ func newDoor(t *testing.T, change func(*webhook.Config)) *door {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.handler = handler
 	handler.Register(d.engine)
 	return d
 }

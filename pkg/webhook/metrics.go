@@ -21,6 +21,8 @@ const (
 	tooSlow      outcome = "too_slow" // the body did not come in time
 	invalid      outcome = "invalid"
 	unavailable  outcome = "unavailable" // policies or queue
+	busy         outcome = "busy"        // too many are there
+	notTried     outcome = "not_tried"   // the queue failed before, and was not asked
 	crashed      outcome = "panic"
 )
 
@@ -28,9 +30,11 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	pushes   *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	busy     *prometheus.CounterVec
 }
 
-func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+// newMetrics registers what is counted, and what counts and shut tell when they are asked.
+func newMetrics(registerer prometheus.Registerer, counts func() (places, waiting int), shut func() bool) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "harborseal_webhook_requests_total",
@@ -45,9 +49,39 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Help:    "Time from a delivery's header to its answer. Harbor gives up after 3 s.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2, 2.5, 3},
 		}),
+		busy: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_webhook_busy_total",
+			Help: "Deliveries that were refused because too many were there: too many of one credential waited, or in all, or one waited too long, or too many secrets were being looked at.",
+		}, []string{"bound"}),
+	}
+	gauges := []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "harborseal_webhook_in_hand", Help: "Authenticated deliveries that are being answered.",
+		}, func() float64 {
+			places, _ := counts()
+			return float64(places)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "harborseal_webhook_waiting", Help: "Authenticated deliveries that wait to be taken in hand.",
+		}, func() float64 {
+			_, waiting := counts()
+			return float64(waiting)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "harborseal_webhook_queue_shut",
+			Help: "1 while pushes are refused at once because the queue failed; one at a time still tries.",
+		}, func() float64 {
+			if shut() {
+				return 1
+			}
+			return 0
+		}),
+	}
+	for _, b := range []bound{perCredential, inAll, tooLong, unauthenticated} {
+		m.busy.WithLabelValues(string(b))
 	}
 	// All outcomes are there from the start, so that a rate over the first one is no gap.
-	for _, o := range []outcome{queued, duplicate, ignored, unauthorized, unsupported, tooLarge, tooSlow, invalid, unavailable, crashed} {
+	for _, o := range []outcome{queued, duplicate, ignored, unauthorized, unsupported, tooLarge, tooSlow, invalid, unavailable, busy, notTried, crashed} {
 		m.requests.WithLabelValues(string(o))
 	}
 	for _, lane := range []artifact.Lane{artifact.Live, artifact.Bulk} {
@@ -56,7 +90,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.pushes, m.seconds} {
+	for _, c := range append(gauges, m.requests, m.pushes, m.seconds, m.busy) {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the webhook metrics: %w", err)
 		}
