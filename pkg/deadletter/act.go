@@ -37,7 +37,8 @@ type Actor struct {
 // Replayed is a letter whose request is in the queue again.
 type Replayed struct {
 	Letter artifact.DeadLetter
-	// Waiting says that a request for the manifest waited already, or was in work: it stands for this one.
+	// Waiting says that a request for the manifest waited already, or was in work: it stands for this one. The letter is there
+	// still: that request may be the one that the letter is about, in the moment before it goes.
 	Waiting bool
 }
 
@@ -60,8 +61,8 @@ func (e *UnreadableError) Error() string {
 	return text + ". Ask for a sweep of project " + e.Letter.Ref.Project() + ", which asks for the image anew, and discard it"
 }
 
-// Replay asks for the manifest of a letter again, in the lane bulk, and removes the letter. Whoever wants it is in the ledger
-// before. The error is an [*UnreadableError], a fault of kind Gone if the letter is not there, or another fault.
+// Replay asks for the manifest of a letter again, in the lane bulk, and removes the letter, unless a request waits already: then
+// the letter goes when that one is signed, and a failure replaces it. Whoever wants it is in the ledger before. The error is an [*UnreadableError], a fault of kind Gone if the letter is not there, or another fault.
 //
 // A crash after the event: the letter is there, and nobody works on it; repeating records the same event. After the request:
 // the letter may be replayed once more, and the queue takes that for a duplicate or signs what is signed already, which it finds.
@@ -93,12 +94,15 @@ func (s *Service) Replay(ctx context.Context, actor Actor, id uint64) (Replayed,
 	if err != nil {
 		return Replayed{}, fmt.Errorf("asking again for what dead letter %d is about: %w", id, err)
 	}
+	if waiting {
+		return Replayed{Letter: l, Waiting: true}, nil
+	}
 	if err := s.queue.RemoveLetter(ctx, id); err != nil {
 		return Replayed{}, fmt.Errorf("it is replayed, and removing dead letter %d failed: %w", id, err)
 	}
 	s.logger.Info().Str("project", l.Ref.Project()).Str("repository", l.Ref.Repository()).Str("digest", l.Ref.Digest()).
 		Str("correlation_id", event.CorrelationID).Str("actor", actor.Name).Uint64("letter", id).Str("outcome", "replayed").Msg("dead letter replayed")
-	return Replayed{Letter: l, Waiting: waiting}, nil
+	return Replayed{Letter: l}, nil
 }
 
 // unreadable is why the request of a letter cannot be read.
