@@ -195,3 +195,9 @@ func LookAtLimits(log zerolog.Logger) func(Usage) {
 
 // ReserveOf is reserveOf.
 func ReserveOf(asked, size int64) int64 { return reserveOf(asked, size) }
+
+// NotReady is notReady.
+func NotReady(err error) bool { return notReady(err) }
+
+// Subscriptions is how many the connection of a client has.
+func Subscriptions(c *Client) int { return c.nats.NumSubscriptions() }

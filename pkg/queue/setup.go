@@ -148,13 +148,17 @@ func attempt(ctx context.Context, call func(ctx context.Context) error) error {
 	return call(ctx)
 }
 
-// notReady says whether an error of JetStream's API may pass by itself: no answer, no leader, or another program that
-// creates the same thing at this moment.
+// noSuitablePeers is what a cluster answers, with the code 400, while its leader does not know the other nodes yet.
+const noSuitablePeers jetstream.ErrorCode = 10005
+
+// notReady says whether an error of JetStream's API may pass by itself: no answer, no leader, no room, a cluster that is still
+// coming together, or another program that creates the same thing at this moment.
 func notReady(err error) bool {
 	if apiErr, found := errors.AsType[*jetstream.APIError](err); found {
 		passing := []jetstream.ErrorCode{
 			jetstream.JSErrCodeStreamNameInUse, jetstream.JSErrCodeConsumerNameExists, jetstream.JSErrCodeConsumerExists,
 			jetstream.JSErrCodeConsumerAlreadyExists, jetstream.JSErrCodeConsumerCreate, jetstream.JSErrCodeStreamNotFound,
+			noSuitablePeers, codeInsufficientResources, codeStorageExceeded, codeAccountExceeded,
 		}
 		return apiErr.Code == 503 || slices.Contains(passing, apiErr.ErrorCode)
 	}

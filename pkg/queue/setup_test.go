@@ -42,7 +42,7 @@ func TestSetupCreatesWhatFactsAskFor(t *testing.T) {
 	for name, want := range map[string]settings{
 		"SIGN":          {jetstream.WorkQueuePolicy, 1, jetstream.DiscardNew, true, 0, -1, -1, false, jetstream.NoCompression},
 		"DEBT":          {jetstream.WorkQueuePolicy, 1, jetstream.DiscardNew, true, 0, -1, -1, false, jetstream.NoCompression},
-		"LEDGER":        {jetstream.LimitsPolicy, -1, jetstream.DiscardNew, false, 400 * 24 * time.Hour, -1, -1, true, jetstream.S2Compression},
+		"LEDGER":        {jetstream.LimitsPolicy, -1, jetstream.DiscardNew, false, 400 * 24 * time.Hour, -1, -1, true, jetstream.NoCompression},
 		"DEAD":          {jetstream.LimitsPolicy, 1, jetstream.DiscardOld, false, 0, -1, -1, false, jetstream.NoCompression},
 		"SCAN":          {jetstream.LimitsPolicy, 1, jetstream.DiscardNew, true, 48 * time.Hour, -1, -1, false, jetstream.NoCompression},
 		"KV_SIGNATURES": {jetstream.LimitsPolicy, 1, jetstream.DiscardNew, false, 2 * time.Hour, -1, -1, false, jetstream.NoCompression},

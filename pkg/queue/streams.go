@@ -79,7 +79,9 @@ func (c *Client) applyLedger(cfg *jetstream.StreamConfig) {
 	}
 	cfg.MaxAge = ageOf(existed, cfg.MaxAge, c.cfg.Limits.LedgerMaxAge, defaultLedgerMaxAge)
 	cfg.Duplicates = ledgerDuplicates
-	cfg.Compression = jetstream.S2Compression
+	// Compressed blocks are lost when a server is killed at the wrong moment; see docs/decisions/0012. A server that compressed
+	// goes on doing so until it is started again.
+	cfg.Compression = jetstream.NoCompression
 	cfg.DenyDelete = true
 	cfg.DenyPurge = true
 	// How programs read it that may make no consumer; see pages. What has to be the newest is asked of the leader all the same.
