@@ -32,6 +32,7 @@ func (w *world) calm(ctx context.Context, limit time.Duration) error {
 		return err
 	}
 	w.say("at rest; asking for sweeps")
+	w.journal.write(checker.Step{Kind: checker.StepSweep, Began: time.Now()})
 	if err := w.sweep(ctx, limit); err != nil {
 		return err
 	}
@@ -50,16 +51,17 @@ func (w *world) heal(ctx context.Context) error {
 		return err
 	}
 	w.nats.Heal()
-	for _, node := range w.nats.Nodes {
-		if !node.Running() {
-			if err := w.nats.Launch(ctx, node); err != nil {
-				return err
-			}
+	for _, v := range w.nats.Volumes() {
+		if err := v.Empty(); err != nil {
+			return err
 		}
+	}
+	if err := w.relaunch(ctx, w.nats.Nodes); err != nil {
+		return err
 	}
 	errs := []error{
 		w.nats.AwaitHealthy(ctx), w.harbor.SetFaults(ctx, harness.Faults{}), w.harbor.SetQuota(ctx, plan.CrowdedProject, harness.Unlimited),
-		w.fronts[0].Cause(ctx, harness.Trouble{}), w.empty(ctx),
+		w.fronts[0].Cause(ctx, harness.Trouble{}), w.nats.Empty(ctx),
 	}
 	for _, p := range w.programs() {
 		errs = append(errs, w.shifting(p, 0).end(ctx))
@@ -76,10 +78,10 @@ func (w *world) heal(ctx context.Context) error {
 		}
 	}
 	for _, p := range plan.Projects() {
-		if p.Settings == nil {
+		if p.AtLast() == nil {
 			continue
 		}
-		if err := w.insist(ctx, p.Name, *p.Settings); err != nil {
+		if err := w.insist(ctx, p.Name, *p.AtLast()); err != nil {
 			return err
 		}
 	}
@@ -156,7 +158,7 @@ func (w *world) busy(ctx context.Context, js jetstream.JetStream) (events uint64
 // sweep asks for a full sweep of each project that is enabled, and waits for its end.
 func (w *world) sweep(ctx context.Context, limit time.Duration) error {
 	for _, p := range plan.Projects() {
-		if p.Settings == nil {
+		if last := p.AtLast(); last == nil || last.Mode == "off" {
 			continue
 		}
 		asked := time.Now()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/harborseal/harborseal/e2e/chaos/plan"
@@ -17,6 +18,8 @@ type injection struct {
 	begin, end func(ctx context.Context) error
 	// detail says what was broken, for people.
 	detail string
+	// during, if there is one, runs until ctx ends, which is when the fault does.
+	during func(ctx context.Context)
 }
 
 // breakFor puts a fault into force for as long as it is planned, and writes it into the journal. It ends it also if the run is
@@ -35,11 +38,21 @@ func (w *world) breakFor(ctx context.Context, a plan.Action) {
 	} else {
 		defer func() { w.journal.write(step) }()
 	}
-	w.wait(ctx, time.Now().Add(time.Duration(a.For)))
+	w.lasting(ctx, fault, time.Duration(a.For))
 	if err := harness.Until(context.WithoutCancel(ctx), time.Minute, fault.end); err != nil {
 		w.say("ending %s (%s): %v", a.Fault, fault.detail, err)
 	}
 	step.Ended = time.Now()
+}
+
+// lasting waits until a fault is to end.
+func (w *world) lasting(ctx context.Context, fault injection, lasts time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, lasts)
+	defer cancel()
+	if fault.during != nil {
+		fault.during(ctx)
+	}
+	<-ctx.Done()
 }
 
 // injection makes what a planned fault means.
@@ -47,22 +60,22 @@ func (w *world) injection(a plan.Action) (injection, error) {
 	programs := w.programs()
 	program := programs[a.Target%len(programs)]
 	node := w.nats.Nodes[a.Target%len(w.nats.Nodes)]
+	nodes := w.nodes(a.Target)
 	switch a.Fault {
 	case plan.KillReceiver:
 		return w.killing(w.system.Receivers[a.Target%len(w.system.Receivers)]), nil
 	case plan.KillSigner:
 		return w.killing(w.system.Signers[a.Target%len(w.system.Signers)]), nil
 	case plan.KillNATS:
-		return injection{
-			func(context.Context) error { return w.nats.Kill(node) },
-			func(ctx context.Context) error { return w.nats.Launch(ctx, node) }, node.Name,
-		}, nil
+		return w.killingNodes(nodes), nil
 	case plan.Reset:
 		return w.resetting(a, program, node), nil
 	case plan.Partition:
 		return w.parting(a, program, node), nil
 	case plan.StoreFull:
 		return w.filling(), nil
+	case plan.DiskFull:
+		return w.fillingDisks(nodes)
 	case plan.Database:
 		return w.locking(w.system.Receivers[a.Target%len(w.system.Receivers)]), nil
 	case plan.Clock:
@@ -76,15 +89,63 @@ func (w *world) injection(a plan.Action) (injection, error) {
 	}
 }
 
+// nodes picks nodes of the queue: one, two or all.
+func (w *world) nodes(target int) []*harness.Node {
+	all := w.nats.Nodes
+	var picked []*harness.Node
+	for i := range 1 + target/len(all)%len(all) {
+		picked = append(picked, all[(target+i)%len(all)])
+	}
+	return picked
+}
+
+func names(nodes []*harness.Node) string {
+	var all []string
+	for _, node := range nodes {
+		all = append(all, node.Name)
+	}
+	return strings.Join(all, " ")
+}
+
+func (w *world) killingNodes(nodes []*harness.Node) injection {
+	return injection{
+		begin: func(context.Context) error {
+			var errs []error
+			for _, node := range nodes {
+				errs = append(errs, w.nats.Kill(node))
+			}
+			return errors.Join(errs...)
+		},
+		end:    func(ctx context.Context) error { return w.relaunch(ctx, nodes) },
+		detail: names(nodes),
+	}
+}
+
+// relaunch starts those nodes that do not run.
+func (w *world) relaunch(ctx context.Context, nodes []*harness.Node) error {
+	var errs []error
+	for _, node := range nodes {
+		if !node.Running() {
+			errs = append(errs, w.nats.Launch(ctx, node))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (w *world) killing(p *harness.Program) injection {
 	return injection{
-		func(context.Context) error { return w.kill(p) },
-		func(ctx context.Context) error { return w.launch(ctx, p) }, p.Name,
+		begin:  func(context.Context) error { return w.kill(p) },
+		end:    func(ctx context.Context) error { return w.launch(ctx, p) },
+		detail: p.Name,
 	}
 }
 
 // resetting breaks connections again and again: they are made anew at once.
 func (w *world) resetting(a plan.Action, p *harness.Program, node *harness.Node) injection {
+	if a.Target%5 == 4 {
+		again := func(context.Context) error { w.system.ResetWebhooks(); return nil }
+		return injection{begin: again, end: again, detail: "between Harbor and the receivers"}
+	}
 	reset, detail := func() {
 		for _, proxy := range p.Door.Proxies {
 			proxy.Reset()
@@ -100,7 +161,7 @@ func (w *world) resetting(a plan.Action, p *harness.Program, node *harness.Node)
 		}, "between "+node.Name+" and the others"
 	}
 	again := func(context.Context) error { reset(); return nil }
-	return injection{again, again, detail}
+	return injection{begin: again, end: again, detail: detail}
 }
 
 // parting keeps a node from the others, or a program from the queue; both ends are told, or neither is.
@@ -113,12 +174,12 @@ func (w *world) parting(a plan.Action, p *harness.Program, node *harness.Node) i
 		set := func(flow harness.Flow) func(context.Context) error {
 			return func(context.Context) error { w.nats.Isolate(node, flow); return nil }
 		}
-		return injection{set(flow), set(harness.Pass), node.Name + " from the others, " + how}
+		return injection{begin: set(flow), end: set(harness.Pass), detail: node.Name + " from the others, " + how}
 	}
 	set := func(flow harness.Flow) func(context.Context) error {
 		return func(context.Context) error { p.Door.Set(flow); return nil }
 	}
-	return injection{set(flow), set(harness.Pass), p.Name + " from the queue, " + how}
+	return injection{begin: set(flow), end: set(harness.Pass), detail: p.Name + " from the queue, " + how}
 }
 
 // shifting moves the clock of a program.
@@ -133,7 +194,7 @@ func (w *world) shifting(p *harness.Program, by time.Duration) injection {
 			return os.Rename(path+".new", path)
 		}
 	}
-	return injection{set(by), set(0), fmt.Sprintf("%s by %s", p.Name, by)}
+	return injection{begin: set(by), end: set(0), detail: fmt.Sprintf("%s by %s", p.Name, by)}
 }
 
 // refusing takes the log away.
@@ -148,21 +209,22 @@ func (w *world) refusing(a plan.Action) injection {
 	set := func(t harness.Trouble) func(context.Context) error {
 		return func(ctx context.Context) error { return w.fronts[0].Cause(ctx, t) }
 	}
-	return injection{set(trouble), set(harness.Trouble{}), detail}
+	return injection{begin: set(trouble), end: set(harness.Trouble{}), detail: detail}
 }
 
 // crowding leaves a project so little room that an image fits and its signature may not.
 func (w *world) crowding(project string) injection {
 	const room = 1200
 	return injection{
-		func(ctx context.Context) error {
+		begin: func(ctx context.Context) error {
 			q, err := w.harbor.Quota(ctx, project)
 			if err != nil {
 				return err
 			}
 			return w.harbor.SetQuota(ctx, project, q.Used+room)
 		},
-		func(ctx context.Context) error { return w.harbor.SetQuota(ctx, project, harness.Unlimited) }, project,
+		end:    func(ctx context.Context) error { return w.harbor.SetQuota(ctx, project, harness.Unlimited) },
+		detail: project,
 	}
 }
 
@@ -181,6 +243,8 @@ func (w *world) emulated(a plan.Action) (injection, error) {
 		f = harness.Faults{Route: route, Latency: "700ms"}
 	case plan.Half:
 		f = harness.Faults{Route: route, CutAnswers: a.Share}
+	case plan.Cut:
+		f = harness.Faults{DropConnections: a.Share}
 	case plan.Lost:
 		f = harness.Faults{LoseWebhookRate: a.Share}
 	case plan.Doubled:
@@ -190,8 +254,8 @@ func (w *world) emulated(a plan.Action) (injection, error) {
 	}
 	name := string(a.Fault)
 	return injection{
-		func(ctx context.Context) error { return w.harbor.SetFault(ctx, name, f) },
-		func(ctx context.Context) error { return w.harbor.SetFault(ctx, name, harness.Faults{}) },
-		fmt.Sprintf("%s %.1f", route, a.Share),
+		begin:  func(ctx context.Context) error { return w.harbor.SetFault(ctx, name, f) },
+		end:    func(ctx context.Context) error { return w.harbor.SetFault(ctx, name, harness.Faults{}) },
+		detail: fmt.Sprintf("%s %.1f", route, a.Share),
 	}, nil
 }

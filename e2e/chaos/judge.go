@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/harborseal/harborseal/e2e/chaos/plan"
 	"github.com/harborseal/harborseal/e2e/checker"
 )
@@ -30,6 +28,9 @@ func (w *world) judge(ctx context.Context, p *plan.Plan, stdout io.Writer) error
 	}}
 	var err error
 	if c.Checkers, err = w.checkers(); err != nil {
+		return err
+	}
+	if err = w.notices(ctx); err != nil {
 		return err
 	}
 	if c.Journal, err = w.journal.steps(); err != nil {
@@ -52,7 +53,7 @@ func (w *world) judge(ctx context.Context, p *plan.Plan, stdout io.Writer) error
 		w.say("VIOLATION %s", v)
 	}
 	missing := w.missing(ctx, &found)
-	_, err = fmt.Fprintf(stdout, "chaos seed=%d duration=%s %s\n", p.Seed, time.Duration(p.Duration), found)
+	_, err = fmt.Fprintf(stdout, "chaos seed=%d duration=%s %s refused_when_full=%d\n", p.Seed, time.Duration(p.Duration), found, w.refused.Load())
 	if len(found.Violations) > 0 {
 		err = errors.Join(err, fmt.Errorf("%d violations, the first one: %s", len(found.Violations), found.Violations[0]))
 	}
@@ -60,6 +61,34 @@ func (w *world) judge(ctx context.Context, p *plan.Plan, stdout io.Writer) error
 		err = errors.Join(err, fmt.Errorf("these never happened: %s", strings.Join(missing, ", ")))
 	}
 	return err
+}
+
+// notices writes into the journal what Harbor says of its webhooks about what was pushed.
+func (w *world) notices(ctx context.Context) error {
+	steps, err := w.journal.steps()
+	if err != nil {
+		return err
+	}
+	pushed := make(map[string]bool)
+	for _, s := range steps {
+		if s.Kind == checker.StepPush {
+			pushed[s.Repository+"@"+s.Digest] = true
+		}
+	}
+	for _, p := range plan.Projects() {
+		told, err := w.harbor.Notices(ctx, p.Name)
+		if err != nil {
+			return err
+		}
+		for _, d := range told {
+			if pushed[d.Repository+"@"+d.Digest] {
+				w.journal.write(checker.Step{
+					Kind: checker.StepWebhook, Began: d.Began, Ended: d.Ended, Accepted: d.Delivered, Repository: d.Repository, Digest: d.Digest,
+				})
+			}
+		}
+	}
+	return nil
 }
 
 // missing gives which kinds of trouble have never happened, or met nobody. Trouble that is no fault of a machine is
@@ -78,8 +107,12 @@ func (w *world) missing(ctx context.Context, found *checker.Findings) []string {
 		want(kind, found.Faults[kind])
 	}
 	for _, kind := range plan.Kinds() {
+		if kind == plan.DiskFull && len(w.nats.Volumes()) == 0 {
+			continue
+		}
 		want(string(kind), found.Faults[string(kind)])
 	}
+	want("a webhook that was refused because the store was full", int(w.refused.Load()))
 	stats, err := w.harbor.Stats(ctx)
 	if err != nil {
 		return append(missing, err.Error())
@@ -93,59 +126,19 @@ func (w *world) missing(ctx context.Context, found *checker.Findings) []string {
 
 // events exports the ledger into the folder, and reads it.
 func (w *world) events(ctx context.Context) ([]checker.LedgerEvent, error) {
-	conn, err := w.nats.Connect()
+	ledger, err := w.system.OpenLedger()
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer ledger.Close()
 	var all bytes.Buffer
-	if err := export(ctx, conn, &all); err != nil {
-		return nil, fmt.Errorf("exporting the ledger: %w", err)
+	if err := ledger.Export(ctx, &all); err != nil {
+		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(w.dir, ledgerFile), all.Bytes(), 0o600); err != nil {
 		return nil, fmt.Errorf("keeping the ledger: %w", err)
 	}
 	return checker.ReadLedger(&all)
-}
-
-// noMessage is the server's code for a message that is not there.
-const noMessage = 10037
-
-// export writes all events as the checker reads them. It asks the stream's leader, event by event: a replica may be behind, and
-// signers may not ask one.
-func export(ctx context.Context, conn *nats.Conn, out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	for next := uint64(1); ; {
-		answer, err := conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.LEDGER", fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">"}`, next))
-		if err != nil {
-			return err
-		}
-		var got struct {
-			Error *struct {
-				Code        int    `json:"err_code"`
-				Description string `json:"description"`
-			} `json:"error"`
-			Message struct {
-				Seq  uint64    `json:"seq"`
-				Time time.Time `json:"time"`
-				Data []byte    `json:"data"`
-			} `json:"message"`
-		}
-		if err := json.Unmarshal(answer.Data, &got); err != nil {
-			return err
-		}
-		switch {
-		case got.Error != nil && got.Error.Code == noMessage:
-			return nil
-		case got.Error != nil:
-			return errors.New(got.Error.Description)
-		}
-		line := map[string]any{"seq": got.Message.Seq, "stored": got.Message.Time, "event": json.RawMessage(got.Message.Data)}
-		if err := encoder.Encode(line); err != nil {
-			return err
-		}
-		next = got.Message.Seq + 1
-	}
 }
 
 // rows gives the report, which all receivers have to give alike.

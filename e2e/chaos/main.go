@@ -3,7 +3,8 @@
 //
 // The system is what an installation is, on the loopback interface: two receivers behind a balancer of connections, two signers,
 // three NATS servers with proxies between all of them, a log of Rekor v2, and the Harbor emulator. Programs are built with
-// failpoints, for their clock alone.
+// failpoints, for their clock alone. The stores of the NATS servers are on small volumes of their own, which become full, where
+// this program may mount volumes, as root may; elsewhere it says that no disk was full.
 //
 // It says in one line on standard output what was found, and fails if a rule is broken, if a kind of fault did not happen, or if
 // calm does not return. Everything that it wrote stays in its folder then: the plan (history.jsonl), what was really done

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,42 +14,77 @@ import (
 	"github.com/harborseal/harborseal/e2e/harness"
 )
 
-// filling makes the ledger's stream full: its limit becomes what it holds, so that it refuses every further event, and with it
-// receivers refuse webhooks and signers record nothing.
+// The limit of a node's streams, and of the volume that they are on, beside what the nodes keep for themselves.
+const (
+	maxStore     = "48MB"
+	volumeBytes  = 160 << 20
+	refusedEvery = 250 * time.Millisecond
+)
+
+// filling makes the queue's store full, so that it refuses whatever is published, and counts what receivers refused meanwhile.
 func (w *world) filling() injection {
 	return injection{
-		func(ctx context.Context) error {
-			return w.limitLedger(ctx, func(state jetstream.StreamState) int64 {
-				return int64(max(1, state.Bytes)) //nolint:gosec // no store is that large
-			})
-		}, w.empty, "the ledger",
+		begin:  w.nats.Fill,
+		end:    w.nats.Empty,
+		during: w.countRefusals,
+		detail: "the store of all nodes",
 	}
 }
 
-// empty gives the room back.
-func (w *world) empty(ctx context.Context) error {
-	return w.limitLedger(ctx, func(jetstream.StreamState) int64 { return -1 })
+// fillingDisks makes the disks of some nodes full. A server that has met a full disk takes nothing until it is started again,
+// which whoever runs it does once there is room.
+func (w *world) fillingDisks(nodes []*harness.Node) (injection, error) {
+	volumes := w.nats.Volumes()
+	if len(volumes) == 0 {
+		return injection{}, errors.New("nothing can be mounted here")
+	}
+	each := func(do func(*harness.Volume) error) error {
+		var errs []error
+		for _, node := range nodes {
+			errs = append(errs, do(volumes[slices.Index(w.nats.Nodes, node)]))
+		}
+		return errors.Join(errs...)
+	}
+	return injection{
+		begin: func(context.Context) error { return each((*harness.Volume).Fill) },
+		end: func(ctx context.Context) error {
+			if err := each((*harness.Volume).Empty); err != nil {
+				return err
+			}
+			for _, node := range nodes {
+				if err := w.nats.Kill(node); err != nil {
+					return err
+				}
+			}
+			return w.relaunch(ctx, nodes)
+		},
+		detail: names(nodes),
+	}, nil
 }
 
-func (w *world) limitLedger(ctx context.Context, limit func(jetstream.StreamState) int64) error {
-	js, done, err := w.queue()
-	if err != nil {
-		return err
+// countRefusals adds up what receivers refuse until ctx ends, because the queue takes nothing or is not asked any more. A
+// receiver that is started again counts anew.
+func (w *world) countRefusals(ctx context.Context) {
+	last := make(map[*harness.Program]float64)
+	w.refusals(ctx, func(p *harness.Program, n float64) { last[p] = n })
+	for w.wait(ctx, time.Now().Add(refusedEvery)) {
+		w.refusals(ctx, func(p *harness.Program, n float64) {
+			if more := n - last[p]; more > 0 {
+				w.refused.Add(int64(more))
+			}
+			last[p] = n
+		})
 	}
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	stream, err := js.Stream(ctx, "LEDGER")
-	if err != nil {
-		return fmt.Errorf("limiting the ledger: %w", err)
+}
+
+func (w *world) refusals(ctx context.Context, each func(*harness.Program, float64)) {
+	for _, p := range w.system.Receivers {
+		// One that is away at the moment refuses as well, but nobody counts that.
+		if m, err := w.system.Metrics(ctx, p); err == nil {
+			const name = "harborseal_webhook_requests_total"
+			each(p, m.Sum(name, `outcome="unavailable"`)+m.Sum(name, `outcome="not_tried"`))
+		}
 	}
-	info := stream.CachedInfo()
-	cfg := info.Config
-	cfg.MaxBytes = limit(info.State)
-	if _, err := js.UpdateStream(ctx, cfg); err != nil {
-		return fmt.Errorf("limiting the ledger: %w", err)
-	}
-	return nil
 }
 
 // queue connects to the servers, as the account that owns the streams.

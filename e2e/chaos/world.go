@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/harborseal/harborseal/e2e/chaos/plan"
@@ -38,6 +39,9 @@ type world struct {
 	cosign    *harness.Tool
 	keys      map[string]harness.Keys
 	foreign   harness.Keys
+
+	// refused is how many webhooks receivers refused while the queue's store was full.
+	refused atomic.Int64
 
 	// launching is held while a program is started or killed.
 	launching sync.Mutex
@@ -73,9 +77,14 @@ func newWorld(ctx context.Context, dir string, p *plan.Plan, j *journal, say fun
 	if err := w.startLog(ctx); err != nil {
 		return w, err
 	}
-	w.nats, err = harness.StartNATS(ctx, harness.NATSOptions{Program: server, Dir: filepath.Join(dir, "nats"), Nodes: 3})
+	w.nats, err = harness.StartNATS(ctx, harness.NATSOptions{
+		Program: server, Dir: filepath.Join(dir, "nats"), Nodes: 3, Filler: true, MaxStore: maxStore, Volume: volumeBytes,
+	})
 	if err != nil {
 		return w, err
+	}
+	if len(w.nats.Volumes()) == 0 {
+		say("no volume can be mounted here, which root may: no disk will be full, only the queue's store")
 	}
 	for _, name := range []string{plainKey, loggedKey} {
 		if w.keys[name], err = harness.GenerateKeys(ctx, programs, dir, name); err != nil {

@@ -18,11 +18,14 @@ const (
 	Mismatched  Rule = "mismatched"   // ledger and registry disagree
 	ForeignLost Rule = "foreign lost" // another party's signature is gone
 	Extra       Rule = "extra"        // our key signed what nobody wanted
+	Unheard     Rule = "unheard"      // the registry was told that a push is cared for, and only a sweep of everything found it
 	Unexplained Rule = "unexplained"  // given up, or gone, and nothing in the journal explains it
 )
 
 // ChaosRules are the rules that [Chaos] judges by.
-func ChaosRules() []Rule { return []Rule{Lost, Doubled, Mismatched, ForeignLost, Extra, Unexplained} }
+func ChaosRules() []Rule {
+	return []Rule{Lost, Doubled, Mismatched, ForeignLost, Extra, Unheard, Unexplained}
+}
 
 // Defaults of Chaos.
 const (
@@ -37,11 +40,12 @@ const (
 //     key and format that all policies since the push ask for, and for each that the last policy asks for if that wants older
 //     images, too; or it is a dead letter whose reason a fault explains that was in force when it was given up. A signature is
 //     its bytes, however many manifests carry it.
+//   - Every webhook that was answered with success led to work by itself, and not by a later sweep alone.
 //   - Our key has signed nothing else: no manifest of another project, no exempt one, no accessory, none that nobody pushed.
 //   - Signatures of others that were acknowledged are there, unless their subject was deleted.
 //   - A manifest that was acknowledged and not deleted is there.
-//   - Each row that says signed verifies in the registry, signature by signature. Each signature of ours in the registry has
-//     a row and a signed event.
+//   - Each row that says signed verifies in the registry, signature by signature, unless it was deleted in a project that is not
+//     enabled any more. Each signature of ours in the registry has a row, and a signed event unless what it signs was deleted.
 //
 // What was not acknowledged may be there or not, signed or not.
 type Chaos struct {
@@ -70,6 +74,8 @@ type Findings struct {
 	// Dead are unsigned as dead letters that a fault explains. Undecided may be signed or not: their project's policy has
 	// changed since the push.
 	Dead, Undecided int
+	// By counts the signed ones by what led to that.
+	By Found
 	// Faults counts them by kind, and Calm is how long it took until everything had come to rest; 0 if it never did.
 	Faults     map[string]int
 	Calm       time.Duration
@@ -90,7 +96,8 @@ func (f Findings) Count(rule Rule) int {
 // String is one line.
 func (f Findings) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pushes=%d digests=%d signed=%d dead=%d undecided=%d", f.Pushes, f.Digests, f.Signed, f.Dead, f.Undecided)
+	fmt.Fprintf(&b, "pushes=%d digests=%d signed=%d dead=%d undecided=%d by_webhook=%d by_sweep=%d by_final_sweep=%d",
+		f.Pushes, f.Digests, f.Signed, f.Dead, f.Undecided, f.By.Webhook, f.By.Sweep, f.By.Final)
 	for _, rule := range ChaosRules() {
 		fmt.Fprintf(&b, " %s=%d", strings.ReplaceAll(string(rule), " ", "_"), f.Count(rule))
 	}
@@ -121,6 +128,9 @@ func (c Chaos) Check(ctx context.Context) (Findings, error) {
 		found.Signed += r.signed
 		found.Dead += r.dead
 		found.Undecided += r.undecided
+		found.By.Webhook += r.found.Webhook
+		found.By.Sweep += r.found.Sweep
+		found.By.Final += r.found.Final
 	})
 	slices.SortFunc(found.Violations, func(a, b Violation) int { return strings.Compare(a.String(), b.String()) })
 	found.Violations = slices.Compact(found.Violations)
@@ -134,6 +144,7 @@ func (c Chaos) Check(ctx context.Context) (Findings, error) {
 type result struct {
 	violations              []Violation
 	signed, dead, undecided int
+	found                   Found
 }
 
 // each does all tasks, some at a time, and hands their results on one by one. It stops at the first error.
@@ -187,6 +198,8 @@ type judgement struct {
 	events map[unit][]LedgerEvent
 	// letters are the dead letters.
 	letters map[unit]Letter
+	// sweeps are when full sweeps began, by the name that their requests have.
+	sweeps map[string]time.Time
 	// units are all that anybody speaks of, repositories those that they are in, with the digests of each.
 	units        []unit
 	repositories map[string][]string
@@ -208,7 +221,7 @@ func (c Chaos) prepare() (*judgement, error) {
 	j := &judgement{
 		Chaos: c, story: newStory(c.Journal, c.Settle), keys: slices.Sorted(maps.Keys(c.Checkers)), names: make(map[string]string),
 		rows: make(map[unit][]Row), events: make(map[unit][]LedgerEvent), letters: make(map[unit]Letter),
-		repositories: make(map[string][]string),
+		repositories: make(map[string][]string), sweeps: sweeps(c.Ledger),
 	}
 	for name, checker := range c.Checkers {
 		id, err := checker.keyID()

@@ -44,6 +44,8 @@ func (j *judgement) digest(ctx context.Context, u unit) (result, error) {
 	r.violations = append(r.violations, e.once()...)
 	r.violations = append(r.violations, e.nothingElse()...)
 	r.violations = append(r.violations, e.agreed()...)
+	r.violations = append(r.violations, e.heard()...)
+	e.first(&r.found)
 	missing, dead := e.required()
 	r.violations = append(r.violations, missing...)
 	for _, rule := range []func(context.Context) ([]Violation, error){e.accessories, e.foreign} {

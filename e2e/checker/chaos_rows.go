@@ -9,7 +9,7 @@ func (e *examined) agreed() []Violation {
 		violations = append(violations, e.violation(Mismatched, "there are %d rows", len(e.rows)))
 	}
 	for _, row := range e.rows {
-		if row.State == stateSigned {
+		if row.State == stateSigned && !e.forsaken() {
 			violations = append(violations, e.rowHolds(row)...)
 		}
 	}
@@ -21,7 +21,8 @@ func (e *examined) agreed() []Violation {
 		violations = append(violations, e.violation(Mismatched, "it is signed, and there is no row"))
 	}
 	for _, w := range sorted(valid) {
-		if !e.told(w) {
+		// What was deleted while it was signed leaves a signature of nothing, of which the ledger says that its subject is gone.
+		if orphan := !e.present && len(e.history.deletes) > 0; !orphan && !e.told(w) {
 			violations = append(violations, e.violation(Mismatched, "no signed event names the signature by the key %s in the format %s", w.key, w.format))
 		}
 	}
@@ -33,6 +34,13 @@ func (e *examined) agreed() []Violation {
 		}
 	}
 	return violations
+}
+
+// forsaken says whether the digest was deleted in a project that is not enabled any more: nobody looks there, and what the report
+// says is of the time when somebody did, although it may have been pushed again.
+func (e *examined) forsaken() bool {
+	policies := e.j.story.policies[e.project()]
+	return len(e.history.deletes) > 0 && len(policies) > 0 && !policies[len(policies)-1].Enabled
 }
 
 // rowHolds checks what a row that says signed names.

@@ -34,6 +34,18 @@ func TestChaosRows(t *testing.T) {
 			r.tell(absent, "signed", "", 210, checker.RowSignature{Format: checker.Legacy, KeyID: r.keyID, Digest: tagged},
 				checker.RowSignature{Format: checker.Bundle, KeyID: r.keyID, Digest: bundled})
 		}, mismatched},
+		{"deleted, pushed again, and the project is not enabled any more", func(_ *testing.T, r *run) {
+			forsake(r, policy(215))
+		}, nil},
+		{"deleted, pushed again, and the project is enabled", func(_ *testing.T, r *run) { forsake(r) }, mismatched},
+		{"signed while it was deleted", func(t *testing.T, r *run) {
+			t.Helper()
+			orphan(t, r, true)
+		}, nil},
+		{"signed, gone, and nobody deleted it", func(t *testing.T, r *run) {
+			t.Helper()
+			orphan(t, r, false)
+		}, []checker.Rule{checker.Mismatched, checker.Unexplained}},
 		{"a row that says gone of what is gone", func(_ *testing.T, r *run) { r.tell(absent, "gone", "", 210) }, nil},
 		{"no row", func(_ *testing.T, r *run) { r.Rows = nil }, mismatched},
 		{"two rows", func(_ *testing.T, r *run) { r.Rows = append(r.Rows, r.Rows[0]) }, mismatched},
@@ -70,10 +82,47 @@ func TestChaosRows(t *testing.T) {
 		{"no event", func(_ *testing.T, r *run) { r.Ledger = nil }, mismatched},
 		{"an event of another kind", func(_ *testing.T, r *run) { r.Ledger[0].Kind = "received" }, mismatched},
 		{"an event of another digest", func(_ *testing.T, r *run) { r.Ledger[0].Ref = repository + "@" + absent }, mismatched},
+		{"an event that names one format, and one of a paid debt that names the other", func(_ *testing.T, r *run) {
+			all := r.Ledger[0].Signatures
+			r.Ledger[0].Signatures = all[:1]
+			r.event(r.digest, "log_debt_paid", "", 120, all[1:]...)
+		}, nil},
+		{"a paid debt that names nothing", func(_ *testing.T, r *run) {
+			r.Ledger[0].Signatures = r.Ledger[0].Signatures[:1]
+			r.event(r.digest, "log_debt_paid", "", 120)
+		}, mismatched},
+		{"a paid debt that names a key of nobody", func(_ *testing.T, r *run) {
+			theirs := r.Ledger[0].Signatures[1]
+			theirs.KeyID = "00"
+			r.Ledger[0].Signatures = r.Ledger[0].Signatures[:1]
+			r.event(r.digest, "log_debt_paid", "", 120, theirs)
+		}, mismatched},
 		{"an event that names one format", func(_ *testing.T, r *run) { r.Ledger[0].Signatures = r.Ledger[0].Signatures[:1] }, mismatched},
 		{"an event of the service's own image", func(_ *testing.T, r *run) { r.Ledger[0].Canary = true }, mismatched},
 		{"a row that claims nothing", func(_ *testing.T, r *run) { r.tell(absent, "skipped", "accessory", 210) }, nil},
 	})
+}
+
+// forsake plants a row that names signatures of before the manifest was deleted and pushed again.
+func forsake(r *run, policies ...checker.Step) {
+	gone := push(220, r.digest)
+	gone.Kind = checker.StepDelete
+	r.Journal = append(append(r.Journal, gone, push(240, r.digest)), policies...)
+	r.Rows[0].Signatures = slices.Clone(r.Rows[0].Signatures)
+	r.Rows[0].Signatures[0].Digest, r.Rows[0].Signatures[1].Digest = absent, absent
+}
+
+// orphan plants a signature of a manifest that is not there, and of which no event tells.
+func orphan(t *testing.T, r *run, deleted bool) {
+	t.Helper()
+	gone := push(220, absent)
+	gone.Kind = checker.StepDelete
+	r.Journal = append(r.Journal, push(200, absent))
+	if deleted {
+		r.Journal = append(r.Journal, gone)
+	}
+	r.bundle(t, absent, statement{})
+	r.tell(absent, "gone", "", 225)
 }
 
 // A log entry that is asked for is part of the signature; two of them are a signature that was made twice.

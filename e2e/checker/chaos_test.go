@@ -331,7 +331,8 @@ func TestChaosCounts(t *testing.T) {
 	if err != nil {
 		t.Fatalf("checking: %v", err)
 	}
-	want := "pushes=5 digests=4 signed=1 dead=1 undecided=0 lost=1 doubled=0 mismatched=0 foreign_lost=0 extra=0 unexplained=0 " +
+	want := "pushes=5 digests=4 signed=1 dead=1 undecided=0 by_webhook=1 by_sweep=0 by_final_sweep=0 " +
+		"lost=1 doubled=0 mismatched=0 foreign_lost=0 extra=0 unheard=0 unexplained=0 " +
 		"faults=kill:2,quota:1 calm=30s"
 	if got := found.String(); got != want {
 		t.Errorf("findings:\n got %s\nwant %s\n%v", got, want, found.Violations)

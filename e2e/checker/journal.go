@@ -21,7 +21,9 @@ const (
 	StepDelete  StepKind = "delete"  // a manifest was deleted, with what refers to it
 	StepPolicy  StepKind = "policy"  // what is to be signed in a project was changed
 	StepForeign StepKind = "foreign" // another party signed
+	StepWebhook StepKind = "webhook" // the registry told of a push; Accepted says that it was answered with success
 	StepFault   StepKind = "fault"   // something was broken for a while
+	StepSweep   StepKind = "sweep"   // everything had come to rest, and sweeps of everything were asked for
 	StepCalm    StepKind = "calm"    // nothing is broken any more; Ended is when everything had come to rest
 )
 
@@ -35,7 +37,7 @@ type Step struct {
 	// Accepted says that the answer was that it is done. Without it, it may be done or not, now or later.
 	Accepted bool `json:"accepted,omitempty"`
 
-	// Of pushes, deletes and foreign signatures: the manifest that is pushed, deleted or signed.
+	// Of pushes, deletes, foreign signatures and webhooks: the manifest that is pushed, deleted, signed or told of.
 	Repository string `json:"repository,omitempty"`
 	Digest     string `json:"digest,omitempty"`
 	// Of pushes. Tag is empty for a push by digest. Parent is an index whose push this one belongs to, for people. Subject
@@ -112,7 +114,7 @@ func (e Step) validate() error {
 		return errors.New("accepted, and ended is missing")
 	}
 	switch e.Kind {
-	case StepPush, StepDelete, StepForeign:
+	case StepPush, StepDelete, StepForeign, StepWebhook:
 		if err := e.unit().validate(); err != nil {
 			return err
 		}
@@ -127,7 +129,7 @@ func (e Step) validate() error {
 		if e.Fault == "" {
 			return errors.New("fault is missing")
 		}
-	case StepCalm:
+	case StepCalm, StepSweep:
 	default:
 		return fmt.Errorf("the kind %.40q is unknown", e.Kind)
 	}

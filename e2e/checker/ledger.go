@@ -14,12 +14,46 @@ type LedgerEvent struct {
 	Seq    uint64
 	Stored time.Time
 	Kind   string
+	// Origin is what asked for what the event tells of, such as webhook or sweep, and Correlation names that very push or sweep.
+	Origin      string
+	Correlation string
 	// Ref is repository@digest; empty in events about a project.
 	Ref        string
 	Reason     string
 	Signatures []RowSignature
 	// Canary says that the image is the service's own.
 	Canary bool
+	// Sweep is set in events of sweeps alone.
+	Sweep *Sweep
+}
+
+// exported is a line of an export.
+type exported struct {
+	Seq    uint64    `json:"seq"`
+	Stored time.Time `json:"stored"`
+	Event  event     `json:"event"`
+}
+
+// event is an event as the ledger holds it.
+type event struct {
+	Kind        string         `json:"kind"`
+	Ref         string         `json:"ref"`
+	Time        time.Time      `json:"time"`
+	Origin      string         `json:"origin"`
+	Correlation string         `json:"correlation_id"`
+	Reason      string         `json:"reason"`
+	Signatures  []RowSignature `json:"signatures"`
+	Canary      bool           `json:"canary"`
+	Swept       *struct {
+		Began time.Time `json:"started_at"`
+	} `json:"sweep"`
+}
+
+func (e event) sweep() *Sweep {
+	if e.Swept == nil {
+		return nil
+	}
+	return &Sweep{Took: e.Time.Sub(e.Swept.Began)}
 }
 
 // ReadLedger reads events, one JSON object a line, oldest first: {"seq":1,"stored":"2026-11-22T19:00:00Z","event":{…}}, where
@@ -27,17 +61,7 @@ type LedgerEvent struct {
 func ReadLedger(r io.Reader) ([]LedgerEvent, error) {
 	var all []LedgerEvent
 	err := lines(r, func(line []byte) error {
-		var written struct {
-			Seq    uint64    `json:"seq"`
-			Stored time.Time `json:"stored"`
-			Event  struct {
-				Kind       string         `json:"kind"`
-				Ref        string         `json:"ref"`
-				Reason     string         `json:"reason"`
-				Signatures []RowSignature `json:"signatures"`
-				Canary     bool           `json:"canary"`
-			} `json:"event"`
-		}
+		var written exported
 		if err := json.Unmarshal(line, &written); err != nil {
 			return err
 		}
@@ -50,7 +74,7 @@ func ReadLedger(r io.Reader) ([]LedgerEvent, error) {
 		}
 		all = append(all, LedgerEvent{
 			Seq: written.Seq, Stored: written.Stored, Kind: e.Kind, Ref: e.Ref, Reason: e.Reason, Signatures: e.Signatures,
-			Canary: e.Canary,
+			Canary: e.Canary, Origin: e.Origin, Correlation: e.Correlation, Sweep: e.sweep(),
 		})
 		return nil
 	})

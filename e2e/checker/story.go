@@ -12,13 +12,15 @@ type story struct {
 	policies map[string][]Step // by project, as they began
 	faults   []Step
 	calm     Step
+	// swept is when the last sweeps were asked for; zero if they were not.
+	swept time.Time
 	// settle is how long after a change what held before may still be acted upon, and after a fault what it caused may still
 	// come to light.
 	settle time.Duration
 }
 
 // history is what was done to one manifest, as it began.
-type history struct{ pushes, deletes, foreign []Step }
+type history struct{ pushes, deletes, foreign, webhooks []Step }
 
 func newStory(journal []Step, settle time.Duration) *story {
 	s := &story{units: make(map[unit]*history), policies: make(map[string][]Step), settle: settle}
@@ -35,10 +37,15 @@ func newStory(journal []Step, settle time.Duration) *story {
 		case StepForeign:
 			h := s.history(e.unit())
 			h.foreign = append(h.foreign, e)
+		case StepWebhook:
+			h := s.history(e.unit())
+			h.webhooks = append(h.webhooks, e)
 		case StepPolicy:
 			s.policies[e.Project] = append(s.policies[e.Project], e)
 		case StepFault:
 			s.faults = append(s.faults, e)
+		case StepSweep:
+			s.swept = e.Began
 		case StepCalm:
 			s.calm = e
 		}

@@ -95,25 +95,21 @@ const ledgerStream = "LEDGER"
 
 // Events gives all events of a kind that are there now, oldest first.
 func (l *Ledger) Events(ctx context.Context, kind string) ([]Event, error) {
-	stream, err := l.stream.Stream(ctx, ledgerStream)
-	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
-	}
 	var events []Event
 	for next := uint64(1); ; {
-		msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject("ledger.v1.*."+kind+".>"))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return events, nil
-		}
+		msg, err := l.next(ctx, next, "ledger.v1.*."+kind+".>")
 		if err != nil {
 			return nil, fmt.Errorf("reading the ledger: %w", err)
+		}
+		if msg == nil {
+			return events, nil
 		}
 		var e Event
 		if err := json.Unmarshal(msg.Data, &e); err != nil {
 			return nil, fmt.Errorf("reading the ledger: %s: %w", msg.Subject, err)
 		}
 		events = append(events, e)
-		next = msg.Sequence + 1
+		next = msg.Seq + 1
 	}
 }
 

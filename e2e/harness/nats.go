@@ -35,6 +35,11 @@ type NATSOptions struct {
 	OneAccount bool
 	// MaxStore is the limit of a server's streams in the server's own units, such as 64MB. Empty means 1GB.
 	MaxStore string
+	// Filler adds a user by whom Fill and Empty work. It takes accounts.
+	Filler bool
+	// Volume, unless it is 0, puts the store of each node on a volume of its own of so many bytes, if this process may mount
+	// one; see NATS.Volumes.
+	Volume int64
 }
 
 // NATS are NATS servers of their own, one or a cluster, on the loopback interface. Nodes reach each other, and programs the
@@ -51,6 +56,9 @@ type NATS struct {
 
 	// links are by who dials and who is dialled; not changed any more once StartNATS returns.
 	links map[[2]*Node]*TCPProxy
+
+	// volumes are those of the nodes, in their order; empty without. Not changed any more once StartNATS returns.
+	volumes []*Volume
 
 	mu    sync.Mutex
 	doors []*Door // guarded by mu
@@ -120,7 +128,7 @@ func StartNATS(ctx context.Context, o NATSOptions) (*NATS, error) {
 		err = n.AwaitHealthy(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("starting NATS: %w\n%s", err, n.Tails()), n.Close())
+		return nil, errors.Join(fmt.Errorf("starting NATS: %w\n%s", err, n.Tails()), n.Close()) //nolint:contextcheck // what is there is ended also if ctx has
 	}
 	return n, nil
 }
@@ -130,6 +138,9 @@ func (n *NATS) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(n.options.Dir, 0o700); err != nil {
 		return fmt.Errorf("preparing: %w", err)
 	}
+	if err := n.mount(ctx); err != nil {
+		return err
+	}
 	if err := n.secrets(); err != nil {
 		return err
 	}
@@ -138,7 +149,7 @@ func (n *NATS) prepare(ctx context.Context) error {
 		return err
 	}
 	for i := range n.options.Nodes {
-		name := "n" + strconv.Itoa(i+1)
+		name := nodeName(i)
 		n.Nodes = append(n.Nodes, &Node{
 			Name: name, Client: addresses[3*i], Monitor: addresses[3*i+1], cluster: addresses[3*i+2],
 			config: filepath.Join(n.options.Dir, name+".conf"),
@@ -161,6 +172,8 @@ func (n *NATS) prepare(ctx context.Context) error {
 	}
 	return nil
 }
+
+func nodeName(i int) string { return "n" + strconv.Itoa(i+1) }
 
 // Door makes a way to the servers for one program. It ends with the servers.
 func (n *NATS) Door(ctx context.Context) (*Door, error) {
@@ -208,15 +221,7 @@ func (n *NATS) Connect(nodes ...*Node) (*nats.Conn, error) {
 	if len(nodes) > 0 {
 		address = n.scheme() + nodes[0].Client
 	}
-	options := []nats.Option{
-		nats.UserInfo(natsOwner, n.passwords[natsOwner]), nats.CustomInboxPrefix("_INBOX_" + natsOwner),
-		nats.MaxReconnects(-1), nats.ReconnectWait(pollInterval), nats.Timeout(5 * time.Second),
-	}
-	if t := n.tls(); t != nil {
-		options = append(options, nats.Secure(t))
-	}
-	conn, err := nats.Connect(address, options...)
-	return conn, wrap("connecting to NATS", err)
+	return n.connectAs(natsOwner, address)
 }
 
 // Launch starts a node that does not run, on its store, and does not wait.
@@ -292,6 +297,10 @@ func (n *NATS) Close() error {
 	for _, p := range slices.Concat(proxiesOf(n.doors)...) {
 		errs = append(errs, p.Close())
 	}
+	for _, v := range n.volumes {
+		errs = append(errs, v.Close())
+	}
+	n.volumes = nil
 	return errors.Join(errs...)
 }
 

@@ -17,8 +17,10 @@ import (
 // nobody is an address on which nobody listens: what nodes tell each other about themselves would lead past the proxies.
 const nobody = "127.0.0.1:1"
 
-// users are those of deploy/nats.
-func (n *NATS) users() []string { return []string{natsOwner, natsReceiver, "operator", "admin"} }
+// users are those of deploy/nats, and one more that only copies for tests have.
+func (n *NATS) users() []string {
+	return []string{natsOwner, natsReceiver, "operator", "admin", natsFiller}
+}
 
 // secrets writes the passwords of all users, and certificates where they are needed.
 func (n *NATS) secrets() error {
@@ -89,7 +91,7 @@ func (n *NATS) configure(ctx context.Context, node *Node) error {
 		name    string
 		changes [][2]string
 	}{
-		{"accounts.conf", nil},
+		{"accounts.conf", n.moreUsers()},
 		{"common.conf", [][2]string{
 			{`listen: "0.0.0.0:4222"`, "listen: " + strconv.Quote(node.Client)},
 			{`http: "127.0.0.1:8222"`, "http: " + strconv.Quote(node.Monitor)},
@@ -116,6 +118,15 @@ func (n *NATS) configure(ctx context.Context, node *Node) error {
 		}
 	}
 	return nil
+}
+
+// moreUsers puts the filler beside the operator.
+func (n *NATS) moreUsers() [][2]string {
+	const operator = "{ user: operator, password: $NATS_OPERATOR_PASSWORD, permissions: $OPERATOR_RIGHTS }"
+	if !n.options.Filler {
+		return nil
+	}
+	return [][2]string{{operator, operator + fillerUser}}
 }
 
 // oneAccount is a configuration of former releases: everybody in one account, and no TLS.

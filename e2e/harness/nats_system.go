@@ -68,6 +68,15 @@ func (s *System) startBalancer(ctx context.Context) error {
 	return err
 }
 
+// ResetWebhooks breaks all connections between Harbor and the receivers, where there are several. They are made again at once.
+func (s *System) ResetWebhooks() {
+	s.balance.mu.Lock()
+	defer s.balance.mu.Unlock()
+	if s.balance.proxy != nil {
+		s.balance.proxy.Reset()
+	}
+}
+
 func (b *balancer) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

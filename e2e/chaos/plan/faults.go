@@ -16,9 +16,9 @@ type track struct {
 func tracks() []track {
 	const s = time.Second
 	return []track{
-		{"queue", []Kind{KillNATS, Reset, Partition, StoreFull}, 3 * s, 6 * s},
+		{"queue", []Kind{KillNATS, Reset, Partition, StoreFull, DiskFull}, 3 * s, 6 * s},
 		{"programs", []Kind{KillReceiver, KillSigner, Clock, Database}, 2 * s, 6 * s},
-		{"registry", []Kind{Unauthorized, Throttled, Unavailable, Slow, Half}, 3 * s, 6 * s},
+		{"registry", []Kind{Unauthorized, Throttled, Unavailable, Slow, Half, Cut}, 3 * s, 6 * s},
 		{"webhooks", []Kind{Lost, Doubled}, 5 * s, 12 * s},
 		{"rekor", []Kind{RekorAway}, 5 * s, 15 * s},
 		{"quota", []Kind{Quota}, 5 * s, 10 * s},
@@ -58,7 +58,7 @@ func (a *Action) vary(r *rand.Rand) {
 			// A manifest that is there although nobody was told is what this is about.
 			a.Route = pick(r, "manifest", "registry")
 		}
-	case Lost, Doubled:
+	case Cut, Lost, Doubled:
 		a.Share = pick(r, 0.3, 0.7, 1)
 	case Clock:
 		a.Shift = Duration(pick(r, -10*time.Minute, -time.Minute, time.Minute, 2*time.Hour, 25*time.Hour))

@@ -21,8 +21,18 @@ type Project struct {
 	Name string
 	// Settings are nil for a project that nobody ever enables.
 	Settings *Settings
-	// changes are what else is asked of it, one after the other, ending where it began.
+	// Last, if it is there, is what is asked of it once everything is mended; otherwise Settings are.
+	Last *Settings
+	// changes are what else is asked of it, one after the other: for ever, or once if there is a Last.
 	changes []Settings
+}
+
+// AtLast is what is asked of a project in the end; nil for one that nobody ever enables.
+func (p Project) AtLast() *Settings {
+	if p.Last != nil {
+		return p.Last
+	}
+	return p.Settings
 }
 
 // Projects are all projects of a run.
@@ -37,6 +47,9 @@ func Projects() []Project {
 		{Name: "toggled", Settings: sign("legacy"), changes: []Settings{{Mode: "off"}, *sign("legacy")}},
 		{Name: "restless", Settings: sign("legacy"), changes: []Settings{{Mode: "observe", Format: "bundle"}, *sign("both"), *sign("bundle"), *sign("legacy")}},
 		{Name: "stranger"},
+		// Requests of these reach the signers, who must not sign: only looked at, and given up for good.
+		{Name: "watched", Settings: &Settings{Mode: "observe", Format: "both"}},
+		{Name: "retired", Settings: sign("bundle"), Last: &Settings{Mode: "off"}, changes: []Settings{{Mode: "off"}}},
 	}
 }
 
@@ -100,7 +113,7 @@ func (l *lane) actions(duration time.Duration) []Action {
 
 // one gives the action after i others. The first ones of every ten see to it that all kinds of pushes are there in a short run.
 func (l *lane) one(i int) Action {
-	if i >= 3 && len(l.project.changes) > 0 && i%6 == 3 {
+	if i >= 3 && i%6 == 3 && l.mayChange() {
 		settings := l.project.changes[l.changes%len(l.project.changes)]
 		l.changes++
 		return Action{Do: Policy, Settings: &settings}
@@ -136,6 +149,11 @@ func (l *lane) one(i int) Action {
 	default:
 		return l.foreign()
 	}
+}
+
+func (l *lane) mayChange() bool {
+	all := len(l.project.changes)
+	return l.changes < all || all > 0 && l.project.Last == nil
 }
 
 // fresh is content that was not there before.

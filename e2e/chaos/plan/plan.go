@@ -35,17 +35,19 @@ type Kind string
 const (
 	KillReceiver Kind = "kill_receiver" // SIGKILL, and started again
 	KillSigner   Kind = "kill_signer"
-	KillNATS     Kind = "kill_nats" // one node of the queue
-	Reset        Kind = "reset"     // connections break, between nodes, or between a program and them
-	Partition    Kind = "partition" // nothing gets through, between a node and the others, or between a program and them
-	StoreFull    Kind = "store_full"
-	Database     Kind = "database" // of a receiver
-	Clock        Kind = "clock"    // of a program
+	KillNATS     Kind = "kill_nats"  // one node of the queue, or several at once
+	Reset        Kind = "reset"      // connections break, between nodes, or between a program and them
+	Partition    Kind = "partition"  // nothing gets through, between a node and the others, or between a program and them
+	StoreFull    Kind = "store_full" // the limit of the queue's store is reached
+	DiskFull     Kind = "disk_full"  // of one node of the queue, or of all
+	Database     Kind = "database"   // of a receiver
+	Clock        Kind = "clock"      // of a program
 	Unauthorized Kind = "registry_401"
 	Throttled    Kind = "registry_429"
 	Unavailable  Kind = "registry_503"
 	Slow         Kind = "registry_slow"
 	Half         Kind = "registry_half" // done, and the answer breaks off
+	Cut          Kind = "registry_cut"  // connections to Harbor break
 	RekorAway    Kind = "rekor_away"
 	Lost         Kind = "webhooks_lost"
 	Doubled      Kind = "webhooks_doubled"

@@ -97,6 +97,25 @@ func TestOnlyWhatIsThereIsDeleted(t *testing.T) {
 	}
 }
 
+// A project that is given up for good is given up once, and stays so when everything is mended.
+func TestWhatIsGivenUpStaysSo(t *testing.T) {
+	p := generate(t, 5, 10*time.Minute)
+	for _, project := range plan.Projects() {
+		if project.Last == nil {
+			continue
+		}
+		var modes []string
+		for _, a := range p.Lane(project.Name) {
+			if a.Do == plan.Policy {
+				modes = append(modes, a.Settings.Mode)
+			}
+		}
+		if want := []string{project.AtLast().Mode}; !slices.Equal(modes, want) {
+			t.Errorf("%s: the modes are %q, want %q", project.Name, modes, want)
+		}
+	}
+}
+
 func TestPlanIsReadAsWritten(t *testing.T) {
 	p := generate(t, 11, time.Minute)
 	var written bytes.Buffer
