@@ -107,7 +107,7 @@ func (b *bench) run(ctx context.Context, o Options, programs harness.Programs, s
 	if b.nats, err = harness.StartNATS(ctx, harness.NATSOptions{Program: server, Dir: filepath.Join(dir, "nats"), Nodes: nodes}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.nats.Close()) }()
+	defer func() { err = errors.Join(err, b.nats.Close()) }() //nolint:contextcheck // it ends after ctx has
 	most := b.projects[len(b.projects)-1]
 	b.Stage, err = stage.New(ctx, stage.Options{
 		Dir: dir, Programs: programs, Progress: o.Progress,
