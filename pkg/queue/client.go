@@ -42,6 +42,7 @@ type Client struct {
 
 	writes  writeState
 	holds   holdMemory
+	ways    holdMemory // how often requests gave way since they were held
 	handles handles
 	id      string // of this client among the members of its groups
 	rosters rosters

@@ -195,7 +195,7 @@ func (p *pool) take(pulling, work context.Context, l *line, consumer jetstream.C
 	}
 	waiting := p.client.metrics.waiting.WithLabelValues(string(l.lane))
 	waiting.Inc()
-	c := p.slots.enter(l.lane, d.request.Ref.Project(), d.Tries() > 1)
+	c := p.slots.enter(l.lane, d.request.Ref.Project(), d.isRetry())
 	waited := !isGranted(c)
 	select {
 	case <-c.granted:

@@ -56,15 +56,19 @@ func (d *Delivery) Request() artifact.Request { return d.request }
 // before a handler saw them count.
 func (d *Delivery) Attempts() uint64 { return d.metadata.NumDelivered }
 
-// Tries is how often the request was handed out since it was last given back by Gate or Hold of the [ConsumeConfig], as far as
-// this program knows: at least 1, and [Delivery.Attempts] for one that never was. Whoever judges failures goes by it: what was
-// held has not failed. It is forgotten when this program restarts, and other programs do not know of it.
+// Tries is how often the request was handed to a handler since it was last given back by Gate or Hold of the [ConsumeConfig], as
+// far as this program knows, this time included: at least 1, and [Delivery.Attempts] for one that was always handed on. Whoever judges
+// failures goes by it: what was held, or found no room to wait in, has not failed. It is forgotten when this program restarts, and
+// other programs do not know of it.
 func (d *Delivery) Tries() uint64 {
-	if held := d.client.holds.get(d.key()); held < d.Attempts() {
-		return d.Attempts() - held
+	if others := d.client.holds.get(d.key()) + d.client.ways.get(d.key()); others < d.Attempts() {
+		return d.Attempts() - others
 	}
 	return 1
 }
+
+// isRetry says whether the request was tried before, as far as this program knows. One that gave way was.
+func (d *Delivery) isRetry() bool { return d.Tries() > 1 || d.client.ways.get(d.key()) > 0 }
 
 // FirstSeen is when the request was stored, by the server's clock.
 func (d *Delivery) FirstSeen() time.Time { return d.metadata.Timestamp }
@@ -83,6 +87,7 @@ func (d *Delivery) Done(ctx context.Context) error {
 	})
 	if err == nil {
 		d.client.holds.remove(d.key())
+		d.client.ways.remove(d.key())
 	}
 	return err
 }

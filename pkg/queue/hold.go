@@ -35,6 +35,7 @@ func (p *pool) hold(work context.Context, l *line, d *Delivery) (held bool) {
 	}
 	p.client.metrics.held.WithLabelValues(string(d.lane)).Inc()
 	p.client.holds.put(d.key(), d.Attempts())
+	p.client.ways.remove(d.key())
 	p.client.log.Debug().Str("ref", d.request.Ref.String()).Dur("delay_ms", delay).Msg("request is held: what it needs is not there")
 	d.giveBack(work, delay)
 	return true

@@ -57,6 +57,30 @@ func (c *Client) Record(ctx context.Context, event artifact.Event) (seq uint64, 
 	if errors.Is(err, errOvertaken) {
 		return c.recorded(ctx, subject)
 	}
+	if err == nil && ack.Duplicate {
+		return c.recordedAs(ctx, ack.Sequence, subject, data)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("recording an event: %w", err)
+	}
+	return ack.Sequence, nil
+}
+
+// recordedAs gives the sequence of an event whose id the ledger knows. Ids can be foreseen, and the server compares nothing else:
+// whoever may write any event could use up the ids of others. So what has the id must be of the same subject, or the event is
+// recorded without one.
+func (c *Client) recordedAs(ctx context.Context, seq uint64, subject string, data []byte) (uint64, error) {
+	msg, err := c.fetch(ctx, streamLedger, func(ctx context.Context, handle jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		return handle.GetMsg(ctx, seq)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("recording an event: %w", err)
+	}
+	if msg != nil && msg.Subject == subject {
+		return seq, nil
+	}
+	c.log.Error().Uint64("seq", seq).Str("subject", subject).Msg("the id of an event is that of another one in the ledger, recording it without")
+	ack, err := c.publish(ctx, streamLedger, subject, data)
 	if err != nil {
 		return 0, fmt.Errorf("recording an event: %w", err)
 	}

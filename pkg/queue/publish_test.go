@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
@@ -200,6 +201,32 @@ func TestRecordGivesTheFirstSequenceAgain(t *testing.T) {
 
 // An event about a project is one for good: its subject is its own. Another id of the same subject stands for a repetition that
 // comes when the server has forgotten the id of the first.
+// TestRecordWithAnIDThatIsUsedUp: somebody else has written an event of another kind under the id that this one will have.
+func TestRecordWithAnIDThatIsUsedUp(t *testing.T) {
+	t.Parallel()
+	server := queuetest.NewServer(t)
+	client, js := queuetest.NewClient(t, server), bare(t, server)
+	r := ref(t, "demo/app", 1)
+	foreign := nats.NewMsg(queue.LedgerSubject("default", event(r, artifact.Received, "x")))
+	foreign.Header.Set(jetstream.MsgIDHeader, "e-1")
+	if _, err := js.PublishMsg(t.Context(), foreign); err != nil {
+		t.Fatal(err)
+	}
+	dead := event(r, artifact.Dead, "e-1")
+	seq, err := client.Record(t.Context(), dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "LEDGER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := stream.GetMsg(t.Context(), seq)
+	if err != nil || msg.Subject != queue.LedgerSubject("default", dead) {
+		t.Errorf("message %d is %+v (%v), want the event", seq, msg, err)
+	}
+}
+
 func TestRecordKeepsOneEventOfAProject(t *testing.T) {
 	t.Parallel()
 	client := queuetest.NewClient(t, queuetest.NewServer(t))

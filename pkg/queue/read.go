@@ -158,7 +158,7 @@ func (c *Client) listenFor(subject string) (*news, error) {
 	n := &news{heard: make(chan uint64, 1), lag: lagFirst}
 	var err error
 	n.subscription, err = c.nats.Subscribe(subject, func(msg *nats.Msg) {
-		seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+		seq, err := strconv.ParseUint(serverHeader(msg, jetstream.SequenceHeader), 10, 64)
 		if err != nil {
 			return // It is a hint, and this one hints at nothing.
 		}

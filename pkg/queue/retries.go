@@ -93,9 +93,10 @@ func (s *slots) mayRetry(of queueOf) bool {
 const giveWayDelay = 5 * time.Second
 
 // giveWay gives back a retry that has to wait for its slot and finds no room for that, so that it does not hold up what comes
-// behind it. Unlike what is held, it remains a retry.
+// behind it. Unlike what is held, it remains a retry; as of that, this was no try.
 func (p *pool) giveWay(work context.Context, l *line, d *Delivery, c *claim) {
 	p.slots.leave(c)
+	p.client.ways.put(d.key(), p.client.ways.get(d.key())+1)
 	p.client.metrics.held.WithLabelValues(string(d.lane)).Inc()
 	d.giveBack(work, max(giveWayDelay-rand.N(giveWayDelay/2), l.pace.next(time.Now()))) //nolint:gosec // spreads load, keeps no secret
 	d.end()

@@ -144,6 +144,8 @@ func TestFailingDigestsHoldUpNobody(t *testing.T) {
 	served := make(chan artifact.Ref, 100)
 	release := make(chan struct{})
 	var once sync.Once
+	var mu sync.Mutex
+	handled := map[artifact.Ref]uint64{} // guarded by mu
 	k := consume(t, client, queue.ConsumeConfig{
 		Cap: func(string) int { return 8 },
 		Handle: func(ctx context.Context, d *queue.Delivery) {
@@ -155,7 +157,14 @@ func TestFailingDigestsHoldUpNobody(t *testing.T) {
 				served <- r
 				return
 			}
-			if d.Tries() == 1 {
+			mu.Lock()
+			handled[r]++
+			tries := handled[r]
+			mu.Unlock()
+			if got := d.Tries(); got != tries {
+				t.Errorf("%s: Tries() = %d of %d attempts, want %d: what gave way was not tried", r, got, d.Attempts(), tries)
+			}
+			if tries == 1 {
 				failed.Add(1)
 			} else {
 				most.Store(max(most.Load(), hanging.Add(1)))
@@ -191,8 +200,18 @@ func TestFailingDigestsHoldUpNobody(t *testing.T) {
 	if got := value(t, registry, "harborseal_queue_waiting_for_slot"); got > 512 {
 		t.Errorf("%v wait in this program, want at most 512", got)
 	}
-	k.stop()
 	once.Do(func() { close(release) })
+	eventually(t, "those that gave way are tried again", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, tries := range handled {
+			if tries < 2 {
+				return false
+			}
+		}
+		return true
+	})
+	k.stop()
 	receive(t, k.stopped, "Consume to return")
 	if got := waiting(t, bare(t, server), "SIGN"); got != n {
 		t.Errorf("%d requests are kept, want all %d that failed", got, n)

@@ -136,6 +136,9 @@ func reserveOf(asked, size int64) int64 {
 // errNoJetStream says that JetStream does not run: it stores nothing then.
 var errNoJetStream = errors.New("jetstream is not running")
 
+// errStillStopping says that the server has not ended what it stops by itself.
+var errStillStopping = errors.New("the server still stops it")
+
 // refuseWrites sets the limit of the account to nothing, or takes it away. It is for clients of this and of other programs.
 func (s *Server) refuseWrites(refuse bool) error {
 	if !s.nats.JetStreamEnabled() {
@@ -160,6 +163,11 @@ func (s *Server) restartJetStream() error {
 	// The server's own word for a failure that is to be repaired: it keeps all state.
 	if err := s.nats.ShutdownJetStream(); err != nil {
 		return fmt.Errorf("stopping jetstream: %w", err)
+	}
+	// The server stops it by itself when it meets a full disk, in a goroutine of its own: then the call above returns at once, and
+	// what is started now would be lost when that goroutine ends. It is gone when nobody knows its settings any more.
+	if s.nats.JetStreamConfig() != nil {
+		return errStillStopping
 	}
 	cfg := s.jetStream
 	if err := s.nats.EnableJetStream(&cfg); err != nil {

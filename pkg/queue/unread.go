@@ -20,6 +20,8 @@ const (
 	// newerFor is how long after it was stored a request of a newer version is left for newer programs. An upgrade takes less;
 	// after a downgrade nobody would ever hear of it.
 	newerFor = time.Hour
+	// newerAttempts is how often it is handed out at least: it may have waited for that hour, and the first that reads it be an old program.
+	newerAttempts = 20
 	// maxRequest is the largest request that is worked on: one takes some hundred bytes, and what is recorded of it, its
 	// correlation id for one, must fit into a message.
 	maxRequest = 64 << 10
@@ -28,7 +30,7 @@ const (
 )
 
 // decode reads the request, and decides what cannot be read without a handler. What a newer program wrote is given back until
-// a program that reads it gets it, at most for newerFor. After that, and at once if it is malformed, it is buried: another
+// a program that reads it gets it, at most for newerFor and newerAttempts. After that, and at once if it is malformed, it is buried: another
 // attempt would read the same.
 func (p *pool) decode(ctx context.Context, d *Delivery) bool {
 	request, err := artifact.DecodeRequest(d.msg.Data())
@@ -46,7 +48,7 @@ func (p *pool) decode(ctx context.Context, d *Delivery) bool {
 	p.client.metrics.undecodable.WithLabelValues(d.metadata.Stream).Inc()
 	reason := fault.Malformed
 	if errors.Is(err, artifact.ErrNewerVersion) {
-		if p.cfg.Now().Sub(d.FirstSeen()) < newerFor {
+		if p.cfg.Now().Sub(d.FirstSeen()) < newerFor || d.Attempts() < newerAttempts {
 			log.Warn().Dur("delay_ms", newerDelay).Msg("request is of a newer version, giving it back for a newer program")
 			d.giveBack(ctx, newerDelay)
 			return false

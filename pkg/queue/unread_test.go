@@ -242,18 +242,26 @@ func TestRequestOfANewerVersionIsBuriedAfterAnHour(t *testing.T) {
 			early.Now = func() time.Time { return time.Now().Add(59 * time.Minute) }
 			late.Now = func() time.Time { return time.Now().Add(61 * time.Minute) }
 			run := tt.consume(client)
-			older := startConsumer(t, run, early)
 			durable := func() *jetstream.ConsumerInfo { return durableOf(t, js, tt.stream, artifact.Bulk, "demo") }
-			eventually(t, "both were given back", func() bool { return durable().NumRedelivered == 0 && durable().NumAckPending == 2 })
-			older.stop()
-			receive(t, older.stopped, "the consumer to return")
-			if dead := waiting(t, js, "DEAD"); dead != 0 {
-				t.Fatalf("%d dead letters after 59 minutes, want 0", dead)
+			// givenBack has a program look at both, handed out so often before. The consumer is made anew, so that the test need not
+			// wait for the delay.
+			givenBack := func(cfg queue.ConsumeConfig, before int) {
+				remakeConsumer(t, client, js, tt.stream, durable().Name)
+				handOut(t, js, tt.stream, durable().Name, before)
+				old := startConsumer(t, run, cfg)
+				eventually(t, "both were given back", func() bool {
+					return durable().NumAckPending == 2 && int(durable().Delivered.Consumer) == 2*before+2 //nolint:gosec // a small number
+				})
+				old.stop()
+				receive(t, old.stopped, "the consumer to return")
+				if dead := waiting(t, js, "DEAD"); dead != 0 {
+					t.Fatalf("%d dead letters, want 0", dead)
+				}
 			}
-			// The consumer is made anew, so that the test need not wait for the delay.
-			if err := js.DeleteConsumer(t.Context(), tt.stream, durable().Name); err != nil {
-				t.Fatal(err)
-			}
+			givenBack(early, 30) // it was not stored for an hour
+			givenBack(late, 5)   // it was not handed around for long
+			remakeConsumer(t, client, js, tt.stream, durable().Name)
+			handOut(t, js, tt.stream, durable().Name, 19)
 			startConsumer(t, run, late)
 			eventually(t, "both are gone", func() bool { return waiting(t, js, tt.stream) == 0 })
 			byRef := map[artifact.Ref]artifact.DeadLetter{}
@@ -271,6 +279,49 @@ func TestRequestOfANewerVersionIsBuriedAfterAnHour(t *testing.T) {
 				t.Errorf("events %+v, want one, that %s is dead", recorded, r)
 			}
 		})
+	}
+}
+
+// remakeConsumer makes a consumer anew, which forgets what it has handed out.
+func remakeConsumer(t *testing.T, client *queue.Client, js jetstream.JetStream, stream, name string) {
+	t.Helper()
+	if err := js.DeleteConsumer(t.Context(), stream, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// handOut takes each of both messages of a consumer so often, and gives them back.
+func handOut(t *testing.T, js jetstream.JetStream, stream, name string, times int) {
+	t.Helper()
+	consumer, err := js.Consumer(t.Context(), stream, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for enough := []jetstream.Msg{}; len(enough) < 2; {
+		msg, err := consumer.Next(jetstream.FetchMaxWait(patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		metadata, err := msg.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		give := []jetstream.Msg{msg}
+		if metadata.NumDelivered >= uint64(times) { //nolint:gosec // a small number
+			enough = append(enough, msg)
+			give = nil
+		}
+		if len(enough) == 2 {
+			give = enough
+		}
+		for _, m := range give {
+			if err := m.Nak(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
