@@ -179,6 +179,9 @@ func Looking(cfg ServerConfig, every time.Duration) ServerConfig {
 	return cfg
 }
 
+// LookAt lets the server look at its volume and its health, as if it was so late.
+func (s *Server) LookAt(now time.Time) { s.room.look(now) }
+
 // SlowConsumers is how many connections were cut off because they did not read.
 func (s *Server) SlowConsumers() int64 { return s.nats.NumSlowConsumers() }
 

@@ -23,6 +23,9 @@ const (
 	restartMost  = 5 * time.Minute
 	// unhealthyLooks is how often in a row the server must be unhealthy, so that nothing is restarted that recovers.
 	unhealthyLooks = 2
+	// vainRestarts is how often JetStream is restarted, in a row, for what no full disk explains: a broken file of one stream, or
+	// something that is none of ours among them, stays as it is, and each restart costs all streams some seconds.
+	vainRestarts = 3
 )
 
 // room watches the volume of an embedded server. While little is free, the server refuses what would be stored, with an answer
@@ -38,6 +41,8 @@ type room struct {
 
 	// What follows belongs to watch alone.
 	unhealthy   int       // looks in a row
+	wasLow      bool      // since it was healthy last
+	restarts    int       // since then
 	restartFrom time.Time // before it nothing is restarted
 	pause       time.Duration
 }
@@ -60,10 +65,14 @@ func (r *room) watch(ctx context.Context) {
 func (r *room) look(now time.Time) {
 	low := r.measure()
 	if r.server.broken() == nil {
-		r.unhealthy = 0
+		r.unhealthy, r.wasLow, r.restarts = 0, false, 0
 		return
 	}
 	r.unhealthy++
+	r.wasLow = r.wasLow || low
+	if inVain := r.server.nats.JetStreamEnabled() && !r.wasLow && r.restarts >= vainRestarts; inVain {
+		return
+	}
 	if low || r.unhealthy < unhealthyLooks || now.Before(r.restartFrom) {
 		return
 	}
@@ -73,6 +82,10 @@ func (r *room) look(now time.Time) {
 	r.restartFrom = now.Add(r.pause)
 	r.pause = min(2*r.pause, restartMost)
 	r.unhealthy = 0
+	if r.restarts++; r.restarts == vainRestarts {
+		r.server.logger.Error().Err(r.server.broken()).Int("restarts", r.restarts).
+			Msg("embedded server stays broken: unless its disk was full, jetstream is not restarted again by itself")
+	}
 	// There is room, so that nothing is refused: a restart forgets the limit of the account.
 	if err := r.server.restartJetStream(); err != nil {
 		r.server.logger.Error().Err(err).Msg("embedded server cannot restart jetstream, trying again")
