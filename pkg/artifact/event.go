@@ -31,6 +31,9 @@ const (
 	// LogPaid: the log entry that a signed event said is owed is there, or is owed no more; Reason says why then. Signatures
 	// are those that were verified.
 	LogPaid Kind = "log_debt_paid"
+	// Confirmed: Harbor's own feed tells of this push. Tag, Pusher and PushedAt are Harbor's word; those of received events
+	// are anybody's who knows the webhook's secret.
+	Confirmed Kind = "push_confirmed"
 )
 
 // The kinds of events about a project, or about all, which have no Ref.
@@ -44,12 +47,31 @@ const (
 	Outage        Kind = "outage" // a dependency did not answer; Outage of the event tells
 	// Unreadable: somebody took a dead letter away for good of which not even the manifest can be told; as Discarded.
 	Unreadable Kind = "discarded_unreadable"
+	// The keys that sign or are accepted have changed; Key says which.
+	KeyAdded   Kind = "key_added"
+	KeyRetired Kind = "key_retired"
+	KeyRevoked Kind = "key_revoked"
+	// Somebody has read the report, or exported it; Report says what.
+	ReportRead     Kind = "report_read"
+	ReportExported Kind = "report_exported"
+	// The Merkle log of the ledger: a signed checkpoint, the opening of an epoch, and what does not fit them. Checkpoint, Epoch and
+	// Detail say what.
+	Checkpointed Kind = "checkpoint"
+	EpochOpened  Kind = "epoch_opened"
+	Tampered     Kind = "tampered"
+	// RetentionShortened: the stream keeps events for less than the configuration says; Detail says for how long.
+	RetentionShortened Kind = "retention_shortened"
+	// A backup was made, or restored; Detail says of when, Actor who did it.
+	BackupMade Kind = "backup_made"
+	Restored   Kind = "restored"
 )
 
 // OfProject says whether events of a kind are about a project, or about all, and not about a manifest.
 func (k Kind) OfProject() bool {
 	switch k {
-	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed, Outage, Unreadable:
+	case PolicyChanged, Swept, Drifted, Repaired, Paused, Resumed, Outage, Unreadable,
+		KeyAdded, KeyRetired, KeyRevoked, ReportRead, ReportExported, Checkpointed, EpochOpened, Tampered, RetentionShortened,
+		BackupMade, Restored:
 		return true
 	default:
 		return false
@@ -76,10 +98,13 @@ type Event struct {
 	Ref Ref `json:"ref,omitzero"`
 	// Project is set in events about a project alone; empty if the event is about all projects.
 	Project       string    `json:"project,omitempty"`
+	// Time, Actor, Origin, CorrelationID and Result are those that PCI DSS 10.2.2 asks for, with Kind, and Ref or Project.
+	// [EncodeEvent] fills in an Actor (the service itself) and a Result where there is none.
 	Time          time.Time `json:"time"`
 	Actor         string    `json:"actor,omitempty"`
 	Origin        Origin    `json:"origin"`
 	CorrelationID string    `json:"correlation_id"`
+	Result        Result    `json:"result,omitempty"` // empty in events of older programs: see [Kind.Result]
 
 	// Of received events. Pusher and PushedAt are the webhook's word; PushedAt has a resolution of one second. Tag is
 	// empty for a push by digest.
@@ -124,6 +149,13 @@ type Event struct {
 	Sweep *Sweep `json:"sweep,omitempty"`
 	// Of outage events.
 	Outage *OutageRecord `json:"outage,omitempty"`
+	// Of key_added, key_retired and key_revoked events.
+	Key *KeyRecord `json:"key,omitempty"`
+	// Of report_read and report_exported events.
+	Report *ReportRecord `json:"report,omitempty"`
+	// Of checkpoint and epoch_opened events.
+	Checkpoint *CheckpointRecord `json:"checkpoint,omitempty"`
+	Epoch      *EpochRecord      `json:"epoch,omitempty"`
 
 	// Canary says that the image is this service's own, pushed to try the whole way: it is in no report.
 	Canary bool `json:"canary,omitempty"`
@@ -218,6 +250,12 @@ func EventID(kind Kind, ref Ref, parts ...string) string {
 // EncodeEvent gives the JSON form. The version is set to [Version].
 func EncodeEvent(e Event) ([]byte, error) {
 	e.Version = Version
+	if e.Actor == "" {
+		e.Actor = Self
+	}
+	if e.Result == "" {
+		e.Result = e.Kind.Result()
+	}
 	if err := e.validate(); err != nil {
 		return nil, fmt.Errorf("encoding an event: %w", err)
 	}
@@ -260,4 +298,8 @@ func (e Event) validate() error {
 type Entry struct {
 	Seq   uint64
 	Event Event
+	// Subject and Data are those of the message, as it is stored: what the Merkle log is made of. They are there for what cannot
+	// be read as an event, too. Whoever makes an Entry without a stream may leave them out.
+	Subject string
+	Data    []byte
 }

@@ -205,7 +205,7 @@ func (c *Client) entry(subject string, data []byte, seq uint64) artifact.Entry {
 	if err != nil {
 		c.metrics.undecodable.WithLabelValues(streamLedger).Inc()
 		c.log.Error().Err(err).Uint64("seq", seq).Msg("event cannot be read, passing over it")
-		return artifact.Entry{Seq: seq}
+		return artifact.Entry{Seq: seq, Subject: subject, Data: data}
 	}
-	return artifact.Entry{Seq: seq, Event: event}
+	return artifact.Entry{Seq: seq, Event: event, Subject: subject, Data: data}
 }
