@@ -160,6 +160,8 @@ type API struct {
 	TokensFile string `key:"tokens_file,file"`
 	// Auditors are accounts of Harbor that may read everything.
 	Auditors []string `key:"auditors"`
+	// MaxWaiting is how many questions about the status of an image wait at once.
+	MaxWaiting int `key:"max_waiting" default:"10000"`
 }
 
 // Sign is how images are signed where their project's policy leaves it open, and what bounds the work of one signer.
@@ -270,18 +272,76 @@ type QueueTLS struct {
 // Enabled says whether there is a certificate.
 func (t QueueTLS) Enabled() bool { return t.CertFile != "" }
 
-// Ledger is the record of what happened.
+// Ledger is the record of what happened, and the database that the report is read from.
 type Ledger struct {
-	SQLite SQLite `key:"sqlite"`
-	// MaxAge is for how long the stream keeps events.
-	MaxAge time.Duration `key:"max_age" default:"9600h"`
+	// Database says which of the two below holds the report.
+	Database Database `key:"database" default:"sqlite"`
+	SQLite   SQLite   `key:"sqlite"`
+	Postgres Postgres `key:"postgres"`
+	// MaxAge is for how long the stream keeps events: at least a year (PCI DSS 10.5.1), unless AllowShortRetention says that less
+	// is meant.
+	MaxAge              time.Duration `key:"max_age" default:"9600h"`
+	AllowShortRetention bool          `key:"allow_short_retention" default:"false"`
 	// MaxBytes is the limit of the stream; 0 for none of its own.
-	MaxBytes Size `key:"max_bytes" default:"0"`
+	MaxBytes   Size       `key:"max_bytes" default:"0"`
+	Checkpoint Checkpoint `key:"checkpoint"`
 }
 
-// SQLite is the database that the report is read from. It can be deleted: it is made again from the stream.
+// Database is a kind of database.
+type Database string
+
+// The databases.
+const (
+	DatabaseSQLite   Database = "sqlite"
+	DatabasePostgres Database = "postgres"
+)
+
+// SQLite is the database of one receiver. It can be deleted: it is made again from the stream.
 type SQLite struct {
 	Path string `key:"path,path" default:"/var/lib/harborseal/ledger.db"`
+}
+
+// Postgres is the database of one or several receivers. It can be emptied: it is filled again from the stream.
+type Postgres struct {
+	// Address is host and port; 5432 if it names no port.
+	Address  string `key:"address"`
+	Name     string `key:"name" default:"harborseal"`
+	Username string `key:"username" default:"harborseal"`
+	// PasswordFile may be empty where a client certificate says who this is, or the server trusts the address.
+	PasswordFile string `key:"password_file,file"`
+	// Schema is made if it is missing, and belongs to this service alone.
+	Schema string `key:"schema" default:"harborseal"`
+	// MaxConnections bounds the connections of one receiver.
+	MaxConnections int       `key:"max_connections" default:"8"`
+	TLS            ClientTLS `key:"tls"`
+	// AllowPlaintext must be true where the connection is not to be encrypted.
+	AllowPlaintext bool `key:"allow_plaintext" default:"false"`
+}
+
+// Checkpoint is the tamper evidence of the ledger. Without a key there is none.
+type Checkpoint struct {
+	// KeyFile holds the ledger key: an Ed25519 key in PEM (PKCS #8), which signs no image.
+	KeyFile string `key:"key_file,file"`
+	// VerifierKeys are those of the ledger keys of before, whose checkpoints stay valid.
+	VerifierKeys []string `key:"verifier_keys"`
+	// Interval is the time between two checkpoints, VerifyInterval that between two readings of the whole ledger.
+	Interval       time.Duration `key:"interval" default:"1m"`
+	VerifyInterval time.Duration `key:"verify_interval" default:"24h"`
+	// File and Webhook are a second place for the checkpoints.
+	File    string            `key:"file,path"`
+	Webhook CheckpointWebhook `key:"webhook"`
+}
+
+// Enabled says whether there is a ledger key.
+func (c Checkpoint) Enabled() bool { return c.KeyFile != "" }
+
+// CheckpointWebhook is where each checkpoint is sent; none without a URL.
+type CheckpointWebhook struct {
+	URL string `key:"url"`
+	// SecretFile holds the secret by which the body is authenticated.
+	SecretFile string `key:"secret_file,file"`
+	// CAFile holds further authorities in PEM; empty for those of the system alone.
+	CAFile string `key:"ca_file,file"`
 }
 
 // Canary is the account that pushes images of the service's own into the projects whose policies say that they are canaries,

@@ -229,6 +229,34 @@ func TestReceiverProblems(t *testing.T) {
 			"ledger.max_age: want 1h0m0s to 876000h0m0s",
 			"ledger.max_bytes: want no more than queue.embedded.max_store",
 		}},
+		{"a ledger for a month", hook + plain + "queue: {urls: ['nats://q']}\nledger: {max_age: 744h}\n", []string{
+			"ledger.max_age: want at least 8760h (365 days), for which audit logs are to be kept (PCI DSS 10.5.1), " +
+				"or ledger.allow_short_retention: true beside less",
+		}},
+		{"a ledger for a month that is meant", hook + plain + "queue: {urls: ['nats://q']}\nledger: {max_age: 744h, allow_short_retention: true}\n", nil},
+		{"a database that is none", hook + plain + "queue: {urls: ['nats://q']}\nledger: {database: mysql}\n", []string{
+			"ledger.database: want one of sqlite, postgres",
+		}},
+		{"PostgreSQL", hook + plain + "queue: {urls: ['nats://q']}\nledger: {database: postgres, postgres: " +
+			"{schema: 'a; b', max_connections: 1, allow_plaintext: true, tls: {cert_file: c}}}\n", []string{
+			"ledger.postgres.address: is required",
+			"ledger.postgres.schema: want 1 to 40 of a-z, 0-9 and _, and no digit first",
+			"ledger.postgres.max_connections: want 2 to 1000",
+			"ledger.postgres.tls.key_file: is required beside cert_file",
+			"ledger.postgres.allow_plaintext: exclude ledger.postgres.tls: set one of them",
+		}},
+		{"checkpoints without a key", hook + plain + "queue: {urls: ['nats://q']}\nledger: {checkpoint: " +
+			"{file: f, interval: 1ms, verify_interval: 1s, webhook: {url: 'ftp://h'}}}\n", []string{
+			"ledger.checkpoint.interval: want 1s to 1h0m0s",
+			"ledger.checkpoint.verify_interval: want 1m0s to 744h0m0s",
+			"ledger.checkpoint.key_file: is required beside file and webhook: `receiver ledger new-key` makes one",
+			"ledger.checkpoint.webhook.url: want the address of a web page without credentials, such as https://vault.example.com/checkpoints",
+			"ledger.checkpoint.webhook.secret_file: is required",
+		}},
+		{"a second place without its address", hook + plain + "queue: {urls: ['nats://q']}\nledger: {checkpoint: " +
+			"{key_file: k, webhook: {secret_file: s}}}\n", []string{
+			"ledger.checkpoint.webhook.url: is required beside secret_file and ca_file",
+		}},
 		{"no queue", hook + plain + "queue: {embedded: {enabled: false}}\n", []string{
 			"queue.urls: is required where queue.embedded.enabled is false",
 		}},

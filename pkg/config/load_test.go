@@ -83,7 +83,12 @@ func TestReceiverDefaults(t *testing.T) {
 				Users: []config.QueueUser{{Name: "signer", PasswordFile: filepath.Join(dir, "nats")}},
 			},
 		},
-		Ledger:   config.Ledger{SQLite: config.SQLite{Path: "/var/lib/harborseal/ledger.db"}, MaxAge: 400 * 24 * time.Hour},
+		API: config.API{MaxWaiting: 10_000},
+		Ledger: config.Ledger{
+			Database: config.DatabaseSQLite, SQLite: config.SQLite{Path: "/var/lib/harborseal/ledger.db"},
+			Postgres: config.Postgres{Name: "harborseal", Username: "harborseal", Schema: "harborseal", MaxConnections: 8},
+			MaxAge:   400 * 24 * time.Hour, Checkpoint: config.Checkpoint{Interval: time.Minute, VerifyInterval: 24 * time.Hour},
+		},
 		Probe:    config.Probe{Interval: 15 * time.Second},
 		Shutdown: config.Shutdown{Drain: 20 * time.Second},
 	}

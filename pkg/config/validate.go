@@ -22,8 +22,8 @@ func (c *Receiver) complete(given map[string]any, p *problems) {
 	c.Webhook.check(c.Harbor.Managed(), p)
 	p.texts("api.auditors", c.API.Auditors)
 	c.Queue.check(p)
-	p.path("ledger.sqlite.path", c.Ledger.SQLite.Path)
-	p.between("ledger.max_age", c.Ledger.MaxAge, time.Hour, 100*365*24*time.Hour)
+	p.count("api.max_waiting", c.API.MaxWaiting, 1, 100_000)
+	c.Ledger.check(p)
 	if c.Queue.Embedded.Enabled && c.Ledger.MaxBytes > c.Queue.Embedded.MaxStore {
 		p.add("ledger.max_bytes", "want no more than queue.embedded.max_store")
 	}
