@@ -89,6 +89,7 @@ func testPushesWithoutWebhooks(t *testing.T, h *harness.Harbor, granted, feed bo
 	if got := s.count(t, manifests, recent, asked); got != all {
 		t.Errorf("recent sweeps have asked for %v manifests more after everything was signed, want none", got-all)
 	}
+	s.confirmed(t, feed)
 	if got := s.count(t, sweeps, `kind="full"`, done); got != full {
 		t.Errorf("%v full sweeps came in between: this test tests nothing", got-full)
 	}
@@ -107,4 +108,29 @@ func hasFeed(t *testing.T, h *harness.Harbor) bool {
 		t.Fatalf("reading the version %q: %v", info.Version, err)
 	}
 	return major > 2 || minor >= first
+}
+
+// confirmed looks whether each push is confirmed once where Harbor's feed tells of it, with who pushed, and that nothing else is:
+// no signature, and no push of which a listing alone has told. Recent sweeps have ended since.
+func (s *sweeper) confirmed(t *testing.T, feed bool) {
+	t.Helper()
+	want := map[string]bool{}
+	if feed {
+		for _, p := range s.pushed {
+			want[p.Repository+"@"+p.Digest] = true
+		}
+	}
+	events, err := s.ledger.Events(t.Context(), "push_confirmed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if !want[e.Ref] || e.Pusher == "" || e.Actor != e.Pusher || e.PushedAt.IsZero() {
+			t.Errorf("confirmed once more, or by nobody, or not to be confirmed: %+v", e)
+		}
+		delete(want, e.Ref)
+	}
+	if len(want) > 0 {
+		t.Errorf("not confirmed: %v", want)
+	}
 }

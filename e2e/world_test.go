@@ -98,6 +98,7 @@ func (w *world) end(t *testing.T) {
 	if t.Failed() {
 		t.Log(w.Tails())
 	}
+	w.conform(t)
 	if err := w.Stop(); err != nil {
 		t.Errorf("stopping: %v", err)
 	}

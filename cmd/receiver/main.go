@@ -24,6 +24,24 @@ Usage:
                                    check the configuration and the files that it names, and exit
   receiver new-token --name NAME   make a token for the report's API: prints the token once, and its line for
                                    api.tokens_file
+  receiver backup DIR --config FILE [-o json]
+                                   copy the queue (ledger, waiting requests, dead letters, policies) into a new folder,
+                                   while everything is running
+  receiver restore DIR --config FILE [--check] [-o json]
+                                   check a backup and fill an empty queue from it; receivers and signers must not run.
+                                   Signing is suspended afterwards, and full sweeps are asked for. --check changes nothing.
+  receiver sweep --all | --project P --config FILE [--keep-signing] [--reason WHY] [-o json]
+                                   ask for full sweeps: after Harbor was restored, of all projects, which suspends signing
+                                   until somebody has looked (signer resume)
+  receiver ledger new-key --out FILE --config FILE
+                                   make a ledger key, and print the verifier key for auditors
+  receiver ledger verify --config FILE [--checkpoints FILE] [-o json]
+                                   read the whole ledger and compare it with its checkpoints, and with those of a file
+  backup, restore, sweep and ledger verify take --nats-user NAME --nats-password-file FILE where the configuration's user has not the
+  rights that they need.
+  receiver report verify FILE [--key VKEY] [--key-file FILE] [--allow-unsigned] [-o json]
+                                   check an export of the report offline: its signature by the ledger key, that it is whole,
+                                   and what its rows add up to
   receiver version
 
 Every key of the configuration has an environment variable: HARBORSEAL_HTTP_LISTEN for http.listen.
@@ -35,7 +53,7 @@ func main() {
 	err := program().Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "receiver:", err)
+		_ = shell.PrintError(os.Stderr, "receiver", err) // where that fails, nobody is there to be told
 		os.Exit(1)
 	}
 }
@@ -52,6 +70,11 @@ func program() shell.Program {
 	return shell.Program{Name: "receiver", Usage: usage, Commands: map[string]func(context.Context, *shell.Call) error{
 		"run":       service.Serve,
 		"new-token": newToken,
+		"report":    reportCommand,
+		"backup":    makeBackup,
+		"restore":   restore,
+		"sweep":     sweep,
+		"ledger":    ledgerCommand,
 	}}
 }
 

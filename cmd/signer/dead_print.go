@@ -7,12 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/deadletter"
+	"github.com/harborseal/harborseal/pkg/printable"
 )
 
 const (
@@ -60,27 +60,13 @@ func resultsDocument(results []deadletter.Result, sum deadletter.Summary) result
 	return document
 }
 
-// writeJSON writes a document in which nothing is a command to the terminal: package encoding/json passes over what does not
-// print above the first 32 characters.
+// writeJSON writes a document in which nothing is a command to the terminal.
 func writeJSON(w io.Writer, document any) error {
 	raw, err := json.MarshalIndent(document, "", "  ")
 	if err != nil {
 		return err
 	}
-	var b strings.Builder
-	for _, r := range string(raw) {
-		switch {
-		case r == '\n' || unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r > 0xFFFF: // never alone: JSON has two escapes for it
-			r -= 0x10000
-			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xD800+r>>10, 0xDC00+r&0x3FF)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	b.WriteByte('\n')
-	_, err = io.WriteString(w, b.String())
+	_, err = w.Write(append(printable.JSON(raw), '\n'))
 	return err
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,9 +44,7 @@ func doctor(ctx context.Context, c *shell.Call) error {
 		return fmt.Errorf("interrupted: %w", err)
 	}
 	if *output == "json" {
-		encoder := json.NewEncoder(c.Stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(report)
+		err = writeJSON(c.Stdout, report)
 	} else {
 		err = printReport(c.Stdout, report, shell.Colours(c.Stdout))
 	}

@@ -36,5 +36,10 @@ func PrintResults(w io.Writer, done string, results []deadletter.Result, sum dea
 // WriteJSON gives tests what machines read.
 func WriteJSON(w io.Writer, document any) error { return writeJSON(w, document) }
 
+// PrintPause gives tests what pause and resume print.
+func PrintPause(w io.Writer, project string, change app.PauseChange) error {
+	return printPause(w, project, change)
+}
+
 // Age gives tests how times are said.
 func Age(d time.Duration) string { return age(d) }

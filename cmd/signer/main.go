@@ -63,7 +63,7 @@ func main() {
 	err := program().Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "signer:", err)
+		_ = shell.PrintError(os.Stderr, "signer", err) // where that fails, nobody is there to be told
 		os.Exit(1)
 	}
 }

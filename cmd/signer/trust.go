@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -38,9 +37,7 @@ func trustRoot(ctx context.Context, c *shell.Call) error {
 		return err
 	}
 	if *output == "json" {
-		encoder := json.NewEncoder(c.Stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(document)
+		return writeJSON(c.Stdout, document)
 	}
 	if err := writeTrust(c.Stdout, *dir, document); err != nil {
 		return err

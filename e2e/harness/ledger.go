@@ -29,6 +29,10 @@ type Event struct {
 	Actor   string    `json:"actor"`
 	Reason  string    `json:"reason"`
 	Detail  string    `json:"detail"`
+	// Tag, Pusher and PushedAt are those of a push.
+	Tag      string    `json:"tag"`
+	Pusher   string    `json:"pusher"`
+	PushedAt time.Time `json:"pushed_at"`
 	// Signatures are those that an event tells of.
 	Signatures []EventSignature `json:"signatures"`
 	Sweep      *Sweep           `json:"sweep"`

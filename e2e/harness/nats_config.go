@@ -19,7 +19,7 @@ const nobody = "127.0.0.1:1"
 
 // users are those of deploy/nats, and one more that only copies for tests have.
 func (n *NATS) users() []string {
-	return []string{natsOwner, natsReceiver, "operator", "admin", natsFiller}
+	return []string{natsOwner, natsReceiver, "operator", "backup", "restore", "admin", natsFiller}
 }
 
 // secrets writes the passwords of all users, and certificates where they are needed.

@@ -78,8 +78,9 @@ type Access struct {
 	accounts *memory[artifact.Account]
 	roles    *memory[artifact.Role]
 	visible  *memory[[]string] // never changed
-	pulls    *memory[bool]
-	modes    *memory[string]
+	// tokenRights are what the token service grants.
+	tokenRights *memory[bool]
+	modes       *memory[string]
 }
 
 // New checks the configuration and reads the tokens. It connects to nothing.
@@ -126,7 +127,7 @@ func New(cfg Config) (*Access, error) {
 		logger: cfg.Logger, metrics: metrics,
 		keys: keys, throttle: newThrottle(), strangers: make(gate, maxAtOnce), callers: newQueue(),
 		accounts: newMemory[artifact.Account](), roles: newMemory[artifact.Role](), visible: newMemory[[]string](),
-		pulls: newMemory[bool](), modes: newMemory[string](),
+		tokenRights: newMemory[bool](), modes: newMemory[string](),
 	}, nil
 }
 

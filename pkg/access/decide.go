@@ -123,15 +123,54 @@ func (a *Access) CanPull(ctx context.Context, c Caller, repository string) (bool
 	case c.Kind != Robot || c.credentials == nil:
 		return a.Can(ctx, c, Read, project)
 	}
-	return remembered(ctx, a, c, a.pulls, a.keys.of("pull", c.credentials.authorization, repository), func(ctx context.Context) (bool, error) {
-		actions, err := a.harbor.As(c.credentials.authorization).TokenActions(ctx, repository, []string{"pull"})
+	return a.mayIn(ctx, c, repository, "pull")
+}
+
+// CanPush says whether the caller may ask for the images of a repository to be signed: accounts of Harbor, robots and people, if
+// Harbor lets them push there, and API tokens with the scope change. An auditor who may not push may not. The error is a
+// [*ThrottledError] or a transient fault.
+func (a *Access) CanPush(ctx context.Context, c Caller, repository string) (bool, error) {
+	project, _, _ := strings.Cut(repository, "/")
+	switch {
+	case !validRepository(repository):
+		return false, nil
+	case c.Kind == Token:
+		return a.Can(ctx, c, Change, project)
+	case c.credentials == nil:
+		return false, nil
+	case c.credentials.account == "":
+		return a.pushesByRole(ctx, c, project)
+	}
+	return a.mayIn(ctx, c, repository, "push")
+}
+
+// pushesByRole is for who came with an id token.
+//
+// SPEC: Harbor, src/server/middleware/security/idtoken.go: an id token opens the API alone, so that the token service knows nobody
+// by it. docs/administration/managing-users/user-permissions-by-role: admins, maintainers and developers push.
+func (a *Access) pushesByRole(ctx context.Context, c Caller, project string) (bool, error) {
+	if c.SystemAdmin {
+		return true, nil
+	}
+	role, err := a.role(ctx, c, project)
+	if err != nil {
+		return false, err
+	}
+	return role == artifact.RoleProjectAdmin || role == artifact.RoleMaintainer || role == artifact.RoleDeveloper, nil
+}
+
+// mayIn says whether Harbor's token service lets an account do something with a repository. It knows people as well as robots,
+// and the CLI secrets of those who log in by OIDC.
+func (a *Access) mayIn(ctx context.Context, c Caller, repository, action string) (bool, error) {
+	return remembered(ctx, a, c, a.tokenRights, a.keys.of(action, c.credentials.authorization, repository), func(ctx context.Context) (bool, error) {
+		actions, err := a.harbor.As(c.credentials.authorization).TokenActions(ctx, repository, []string{action})
 		switch {
 		case err == nil:
-			return slices.Contains(actions, "pull"), nil
+			return slices.Contains(actions, action), nil
 		case without(err):
 			return false, nil
 		default:
-			return false, unavailable("asking Harbor what the robot may pull", err)
+			return false, unavailable("asking Harbor what the account may do in the repository", err)
 		}
 	})
 }

@@ -9,7 +9,7 @@
 //	a system admin                          everything             everything
 //	an auditor of the configuration         everything             what the account's role allows
 //	an API token                            the projects it names  with the scope "change": the same
-//	a robot                                 nothing, but [Access.CanPull]
+//	a robot                                 nothing, but [Access.CanPull], [Access.CanPush]
 //
 // It guarantees that credentials are never stored, logged or part of an error: memories know them by an HMAC under a key
 // that this process made and nobody else has, for at most a minute, and [Caller] holds them for one request. It guarantees

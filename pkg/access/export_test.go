@@ -2,11 +2,11 @@ package access
 
 // Sizes gives how many answers and how many guessers are remembered, for tests of their bounds.
 func (a *Access) Sizes() (answers, guessers int) {
-	a.pulls.mu.Lock()
-	defer a.pulls.mu.Unlock()
+	a.tokenRights.mu.Lock()
+	defer a.tokenRights.mu.Unlock()
 	a.throttle.mu.Lock()
 	defer a.throttle.mu.Unlock()
-	return len(a.pulls.known), max(len(a.throttle.accounts), len(a.throttle.addresses))
+	return len(a.tokenRights.known), max(len(a.throttle.accounts), len(a.throttle.addresses))
 }
 
 // Waiting gives how many callers ask or wait.

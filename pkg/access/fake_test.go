@@ -46,16 +46,18 @@ type login struct {
 // fakeHarbor is a Harbor of accounts in a map. It is safe for concurrent use.
 type fakeHarbor struct {
 	mu     sync.Mutex
-	mode   string            // guarded by mu
-	logins map[string]login  // guarded by mu; by header
-	public []string          // guarded by mu
-	err    error             // guarded by mu: what questions get
-	fails  string            // guarded by mu: the only question that gets err; empty for all
-	asked  map[string]int    // guarded by mu
-	hold   chan struct{}     // guarded by mu: questions who somebody is wait for it, unless it is nil
-	held   chan struct{}     // guarded by mu: gets one for each that waits
-	slow   chan struct{}     // guarded by mu: questions about the roles of out wait for it, unless it is nil
-	as     map[string]string // guarded by mu: headers that were handed on
+	mode   string           // guarded by mu
+	logins map[string]login // guarded by mu; by header
+	public []string         // guarded by mu
+	// pullOnly says that nobody may push. Guarded by mu.
+	pullOnly bool
+	err      error             // guarded by mu: what questions get
+	fails    string            // guarded by mu: the only question that gets err; empty for all
+	asked    map[string]int    // guarded by mu
+	hold     chan struct{}     // guarded by mu: questions who somebody is wait for it, unless it is nil
+	held     chan struct{}     // guarded by mu: gets one for each that waits
+	slow     chan struct{}     // guarded by mu: questions about the roles of out wait for it, unless it is nil
+	as       map[string]string // guarded by mu: headers that were handed on
 }
 
 func newHarbor() *fakeHarbor {
@@ -187,6 +189,11 @@ func (a *fakeAccount) TokenActions(_ context.Context, repository string, _ []str
 	}
 	if !slices.Contains(a.login().pulls, repository) {
 		return nil, nil
+	}
+	a.f.mu.Lock()
+	defer a.f.mu.Unlock()
+	if a.f.pullOnly {
+		return []string{"pull"}, nil
 	}
 	return []string{"pull", "push"}, nil
 }

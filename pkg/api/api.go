@@ -31,6 +31,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/policy"
+	"github.com/harborseal/harborseal/pkg/printable"
 )
 
 const (
@@ -92,8 +93,22 @@ type Config struct {
 	Access guard
 	// Rotations may be nil: then the rate of signing anew after a change of keys is not told.
 	Rotations rotations
+	// Status says how images stand; nil means that there is no such path. Door asks for signatures; nil means that nobody can.
+	Status states
+	Door   door
 	// Trust asks a signer for the trust document; nil means that there is nobody to ask, so that GET /api/v1/trust answers 503.
 	Trust trust
+	// Images asks signers what holds of an image at this moment; nil means that there is nobody to ask.
+	Images images
+	// Unit, History and Prove give the parts of the evidence of one manifest; where one is nil, its part is missing.
+	Unit    unit
+	History history
+	Prove   prove
+	// Exports makes exports of the report; nil means that there is no such path. Reads is told who has read or exported it; nil for nobody.
+	Exports exports
+	Reads   reads
+	// Merkle is the tamper evidence of the ledger; nil without a ledger key, so that GET /api/v1/ledger answers 404.
+	Merkle merkle
 	// Registry is the host, with a port where it has one, that images are pulled from: what the report names.
 	Registry string
 	// Keys are the public keys by which signatures are checked, in the order in which they are listed.
@@ -112,6 +127,7 @@ type API struct {
 	keys, openapi []byte
 	active        []Key
 	origins       *http.CrossOriginProtection
+	verifying     *places
 	logger        zerolog.Logger
 }
 
@@ -140,6 +156,7 @@ func New(cfg Config) (*API, error) {
 		cfg.ChangeTimeout = defaultChangeTimeout
 	}
 	a := &API{cfg: cfg, origins: http.NewCrossOriginProtection(), logger: cfg.Logger}
+	a.verifying = &places{total: verifying, each: verifyingEach, taking: map[string]int{}}
 	if a.keys, a.active, err = encodeKeys(cfg.Keys); err != nil {
 		return nil, err
 	}
@@ -156,13 +173,15 @@ func (a *API) Register(router gin.IRouter) {
 	open.GET("/openapi.json", a.plain, a.getOpenAPI)
 
 	known := open.Group("", a.authenticate)
-	known.GET("/signatures", a.getSignatures)
+	known.GET("/signatures", a.recorded, a.getSignatures)
+	known.GET("/signatures/*reference", a.plain, a.getEvidence) // a repository has slashes
 	known.GET("/projects", a.plain, a.getProjects)
 	known.GET("/events", a.getAllEvents)
 	known.GET("/outages", a.getOutages)
 	known.GET("/dead-letters", a.getLetters)
 	known.GET("/dead-letters/:id", a.plain, a.getLetter)
 	known.GET("/trust", a.plain, a.getTrust)
+	known.GET("/ledger", a.plain, a.getLedger)
 	reading := known.Group("/projects/:name", a.requireRead)
 	reading.GET("", a.plain, a.getProject)
 	reading.GET("/events", a.getEvents)
@@ -177,10 +196,17 @@ func (a *API) Register(router gin.IRouter) {
 	changing.PUT("/blocks/:digest", a.putBlock)
 	changing.DELETE("/blocks/:digest", a.deleteBlock)
 
+	// Verifying changes nothing, and costs signers and Harbor something all the same.
+	verifying := router.Group("/api/v1/verify", a.sameOrigin, a.within(a.cfg.ChangeTimeout), a.authenticate, a.plain, a.patient)
+	verifying.POST("", a.postVerify)
+
 	// Whose letter it is, and so who may touch it, is known when it is read.
 	mending := router.Group("/api/v1/dead-letters/:id", a.sameOrigin, a.within(a.cfg.Timeout), a.authenticate, a.plain)
 	mending.POST("/replay", a.postReplay)
 	mending.DELETE("", a.deleteLetter)
+
+	a.registerStatus(router)
+	a.registerExport(router)
 }
 
 // within ends the work for a request in time.
@@ -206,7 +232,7 @@ func (a *API) plain(c *gin.Context) {
 	}
 }
 
-// answer writes a value as JSON. Control characters and what HTML could take for its own are escaped.
+// answer writes a value as JSON. What HTML could take for its own is escaped, and what does not print: people read it at terminals.
 func (a *API) answer(c *gin.Context, status int, value any) {
 	body, err := json.Marshal(value)
 	if err != nil {
@@ -219,5 +245,5 @@ func (a *API) answer(c *gin.Context, status int, value any) {
 
 func write(c *gin.Context, status int, body []byte) {
 	c.Header("X-Content-Type-Options", "nosniff")
-	c.Data(status, "application/json; charset=utf-8", body)
+	c.Data(status, "application/json; charset=utf-8", printable.JSON(body))
 }

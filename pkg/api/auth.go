@@ -22,6 +22,7 @@ type guard interface {
 	Visible(ctx context.Context, c access.Caller) (projects []string, all bool, err error)
 	Require(ctx context.Context, c access.Caller, action access.Action, project string) error
 	CanPull(ctx context.Context, c access.Caller, repository string) (bool, error)
+	CanPush(ctx context.Context, c access.Caller, repository string) (bool, error)
 	// Harbor gives the caller's credentials, as a header for Harbor alone.
 	Harbor(c access.Caller) (authorization string)
 }

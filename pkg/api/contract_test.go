@@ -109,6 +109,10 @@ func (c *contract) operation(method, path string) []string {
 	paths, _ := c.at("paths")
 	for template := range paths {
 		want, got := strings.Split(template, "/"), strings.Split(path, "/")
+		if at := slices.Index(want, "{repository}"); at >= 0 && len(got) > len(want) {
+			// It has slashes, for which OpenAPI has no word.
+			got = slices.Concat(got[:at], []string{strings.Join(got[at:at+1+len(got)-len(want)], "/")}, got[at+1+len(got)-len(want):])
+		}
 		fits := len(want) == len(got)
 		for i := 0; fits && i < len(want); i++ {
 			fits = want[i] == got[i] || strings.HasPrefix(want[i], "{") && got[i] != ""

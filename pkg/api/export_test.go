@@ -14,4 +14,16 @@ type (
 	LettersAnswer    = lettersAnswer
 	LetterAnswer     = letterAnswer
 	DiscardRequest   = discardRequest
+	SignRequest      = signRequest
+	SignAnswer       = signAnswer
+	VerifyRequest    = verifyRequest
+	VerifyAnswer     = verifyAnswer
+	EvidenceAnswer   = evidenceAnswer
+	PastEvent        = pastEvent
+	EventProof       = eventProof
+	PastTag          = pastTag
+	Related          = related
+	CommandFor       = commandFor
+	MissingPart      = missing
+	LedgerAnswer     = ledgerAnswer
 )

@@ -144,6 +144,9 @@ func (a *API) tooLong(c *gin.Context) string {
 	if c.Request.Method == http.MethodGet {
 		return "the answer took longer than " + a.cfg.Timeout.String() + ": ask for less, with project, repository or since"
 	}
+	if c.FullPath() == "/api/v1/verify" {
+		return "no signer has said within " + a.cfg.ChangeTimeout.String() + " what holds of the image: try again later"
+	}
 	return "the change took longer than " + a.cfg.ChangeTimeout.String() + ": read the project, and repeat the change if it is not there"
 }
 

@@ -97,7 +97,7 @@ type Event struct {
 	// Ref is the manifest; zero in events about a project.
 	Ref Ref `json:"ref,omitzero"`
 	// Project is set in events about a project alone; empty if the event is about all projects.
-	Project       string    `json:"project,omitempty"`
+	Project string `json:"project,omitempty"`
 	// Time, Actor, Origin, CorrelationID and Result are those that PCI DSS 10.2.2 asks for, with Kind, and Ref or Project.
 	// [EncodeEvent] fills in an Actor (the service itself) and a Result where there is none.
 	Time          time.Time `json:"time"`

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/artifact/artifacttest"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
@@ -31,7 +32,7 @@ func (l *ledger) record(_ context.Context, e artifact.Event) error {
 	if l.away != nil {
 		return l.away
 	}
-	if _, err := artifact.EncodeEvent(e); err != nil {
+	if err := artifacttest.CheckEvent(e); err != nil {
 		return fault.New(fault.Permanent, fault.Malformed, err)
 	}
 	l.events = append(l.events, e)

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/artifact/artifacttest"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
@@ -162,7 +163,7 @@ func (w *world) PolicyHistory(_ context.Context, project string) ([]book.Entry, 
 }
 
 func (w *world) Record(_ context.Context, e artifact.Event) (uint64, error) {
-	if _, err := artifact.EncodeEvent(e); err != nil {
+	if err := artifacttest.CheckEvent(e); err != nil {
 		return 0, err
 	}
 	return 1, w.step("record "+string(e.Kind), func() error {

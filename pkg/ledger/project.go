@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 
 // maxChange bounds each side of a change, in bytes of JSON. It holds any policy that a person would write.
 const maxChange = 64 << 10
+
+// maxNote bounds a signed note, in bytes: a few lines and a signature, or a few.
+const maxNote = 8 << 10
 
 // ProjectEvent is something that happened to a project, or to all, as the API shows it. What somebody did to a dead letter is
 // among it, because nothing else of it stays.
@@ -37,13 +41,19 @@ type ProjectEvent struct {
 	Sweep *artifact.Sweep `json:"sweep,omitempty"`
 	// Outage is there if the event tells of a dependency that did not answer, or that answers again.
 	Outage *artifact.OutageRecord `json:"outage,omitempty"`
+	// Key is there if a key that signs, or is accepted, has changed.
+	Key *artifact.KeyRecord `json:"key,omitempty"`
+	// Report is there if somebody was shown the report, or exported it.
+	Report *artifact.ReportRecord `json:"report,omitempty"`
+	// Epoch is there if the event opens an epoch of the ledger's Merkle log.
+	Epoch *artifact.EpochRecord `json:"epoch,omitempty"`
 }
 
 // ProjectEventOf reads an entry as an event about a project; false if it is none, if it is of a kind that this program does not
-// know, or if it is about images of the service's own. The same entry always gives the same event: text is cut and made storable, and JSON is brought to one form.
+// know, if it is a checkpoint (there is one each minute, and they are read from the ledger itself), or if it is about images of the service's own. The same entry always gives the same event: text is cut and made storable, and JSON is brought to one form.
 func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
 	e := entry.Event
-	if e.Canary || !e.Kind.OfProject() && !ofLetter(e.Kind) {
+	if e.Canary || e.Kind == artifact.Checkpointed || !e.Kind.OfProject() && !ofLetter(e.Kind) {
 		return ProjectEvent{}, false
 	}
 	event := ProjectEvent{
@@ -66,7 +76,36 @@ func ProjectEventOf(entry artifact.Entry) (ProjectEvent, bool) {
 	if e.Outage != nil {
 		event.Outage = outageRecord(*e.Outage, event.At)
 	}
+	event.Key, event.Report, event.Epoch = keyRecord(e.Key), reportRecord(e.Report), epochRecord(e.Epoch)
 	return event, true
+}
+
+// keyRecord, reportRecord and epochRecord make what a program recorded storable; nil for nothing.
+func keyRecord(k *artifact.KeyRecord) *artifact.KeyRecord {
+	if k == nil {
+		return nil
+	}
+	return &artifact.KeyRecord{ID: clean(k.ID, maxText), Name: clean(k.Name, maxText), Use: clean(k.Use, maxText), State: clean(k.State, maxText)}
+}
+
+func reportRecord(r *artifact.ReportRecord) *artifact.ReportRecord {
+	if r == nil {
+		return nil
+	}
+	return &artifact.ReportRecord{
+		Scope: clean(r.Scope, maxDetail), Format: clean(r.Format, maxText), Rows: min(r.Rows, math.MaxInt64), SHA256: clean(r.SHA256, maxText),
+		Complete: r.Complete, Address: clean(r.Address, maxText),
+	}
+}
+
+func epochRecord(e *artifact.EpochRecord) *artifact.EpochRecord {
+	if e == nil {
+		return nil
+	}
+	return &artifact.EpochRecord{
+		Epoch: min(e.Epoch, math.MaxInt64), First: min(e.First, math.MaxInt64), Stream: shown(e.Stream),
+		Previous: clean(e.Previous, maxNote), Note: clean(e.Note, maxNote),
+	}
 }
 
 // ofLetter says whether events of a kind tell what somebody did to the dead letter of a manifest.

@@ -64,15 +64,25 @@ type ProjectorConfig struct {
 	Logger zerolog.Logger
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
+	// Observer is told what is in the view; nil means nobody.
+	Observer Observer
+}
+
+// Observer is told of entries once they are in the view, by this receiver or by another one, in the order of the stream. Entries may
+// come again. It is called by one goroutine at a time, and must not block: the projection waits for it.
+type Observer interface {
+	Observe(entries []artifact.Entry)
 }
 
 // Projector keeps a view in step with the stream. It loses nothing and needs no shutdown: its only memory is the position
 // in the view.
 type Projector struct {
-	source  source
-	view    view
-	logger  zerolog.Logger
-	metrics *metrics
+	source   source
+	view     view
+	logger   zerolog.Logger
+	metrics  *metrics
+	observer Observer
+	health   health
 	// applied is the sequence that this projector knows to be in the view.
 	applied atomic.Uint64
 }
@@ -86,7 +96,7 @@ func NewProjector(cfg ProjectorConfig) (*Projector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a projector: %w", err)
 	}
-	return &Projector{source: cfg.Source, view: cfg.View, logger: cfg.Logger, metrics: m}, nil
+	return &Projector{source: cfg.Source, view: cfg.View, logger: cfg.Logger, metrics: m, observer: cfg.Observer}, nil
 }
 
 // Run projects until ctx is done, and then returns nil. It outlives every error: whatever fails, the view falls behind,
@@ -105,6 +115,7 @@ func (p *Projector) Run(ctx context.Context) error {
 			failures = 0
 		}
 		delay := backoff(failures)
+		p.health.stopped(err)
 		p.metrics.errors.Inc()
 		p.logger.Warn().Err(err).Int("failures", failures+1).Dur("retry_in", delay).Msg("ledger projection stopped and will be tried again")
 		if !wait(ctx, delay) {
@@ -121,15 +132,14 @@ func (p *Projector) follow(ctx context.Context) (progressed bool, err error) {
 		return false, fmt.Errorf("following the ledger: %w", err)
 	}
 	p.reached(position.Seq)
+	p.health.started()
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
 	defer cancel(nil)
 	watcher.Go(func() {
-		if p.untilReplaced(ctx, position.Stream) {
-			cancel(errReplaced)
-		}
+		cancel(p.untilReplaced(ctx, position.Basis))
 	})
 
 	err = p.source.Events(ctx, position.Seq, func(ctx context.Context, batch []artifact.Entry) error {
@@ -143,8 +153,12 @@ func (p *Projector) follow(ctx context.Context) (progressed bool, err error) {
 			return fmt.Errorf("applying events %d to %d: %w", batch[0].Seq, batch[len(batch)-1].Seq, err)
 		}
 		progressed = true
+		p.health.going()
 		p.reached(batch[len(batch)-1].Seq)
 		p.metrics.applied(batch, time.Since(began))
+		if p.observer != nil {
+			p.observer.Observe(batch)
+		}
 		return nil
 	})
 	switch cause := context.Cause(ctx); {
@@ -218,17 +232,30 @@ func rebuildReason(position Position, stream time.Time, last uint64) string {
 	}
 }
 
-// untilReplaced looks again and again whether the stream is still the one that was created then, and gives true once it
-// is not. A source that reconnects by itself would go on in the new stream at the sequence where it left the old one.
-func (p *Projector) untilReplaced(ctx context.Context, created time.Time) bool {
+// untilReplaced looks again and again whether the stream is still the one that was created then, and the view on the same basis,
+// and says what has changed; nil once ctx is done. A source that reconnects by itself would go on in the new stream at the sequence where
+// it left the old one, and a view that was lost, or replaced by another receiver, may be noticed only when the next event comes.
+func (p *Projector) untilReplaced(ctx context.Context, basis Basis) error {
 	for wait(ctx, watchInterval) {
 		applied := p.applied.Load() // before the state, which only grows
 		_, last, now, err := p.state(ctx)
-		if err == nil && (!now.Equal(created) || last < applied) {
-			return true
+		if err == nil && (!now.Equal(basis.Stream) || last < applied) {
+			return errReplaced
+		}
+		position, err := p.view.Position(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("asking for the view's position: %w", err)
+		case !position.Basis.Equal(basis) || position.Seq < applied:
+			return ErrOtherBasis
+		case last <= applied:
+			p.health.going()
+		default:
 		}
 	}
-	return false
+	return nil
 }
 
 // watchLag measures how far the view is behind, also while nothing can be applied.

@@ -65,6 +65,11 @@ type Record struct {
 	// LastReceivedSeq is the highest sequence of a received event.
 	LastReceivedSeq uint64
 
+	// The first event in which Harbor's own feed tells of the push. ConfirmedPushedAt is zero where it names no time.
+	ConfirmedSeq      uint64
+	ConfirmedPushedAt time.Time
+	ConfirmedPusher   string
+
 	// The first signed event. How says whether this service made that signature.
 	SignedSeq uint64
 	SignedAt  time.Time
@@ -156,7 +161,7 @@ func Projects(entry artifact.Entry) bool {
 	switch e := entry.Event; {
 	case e.Canary:
 		return false
-	case e.Kind == artifact.Signed, e.Kind == artifact.LogPaid:
+	case e.Kind == artifact.Signed, e.Kind == artifact.LogPaid, e.Kind == artifact.Confirmed:
 		return true
 	default:
 		_, known := stateOf(e)
@@ -191,6 +196,9 @@ func (r *Record) Apply(entry artifact.Entry) {
 		return
 	case artifact.LogPaid:
 		r.applyPaid(seq, at, e)
+		return
+	case artifact.Confirmed:
+		r.applyConfirmed(seq, at, e)
 		return
 	case artifact.Received:
 		r.applyReceived(seq, at, e)
@@ -281,15 +289,27 @@ func (r *Record) applyReceived(seq uint64, at time.Time, e artifact.Event) {
 	note(&r.Tags, clean(e.Tag, maxText), seq, at)
 }
 
+// applyConfirmed takes Harbor's own word on the push. It says nothing about signatures.
+func (r *Record) applyConfirmed(seq uint64, at time.Time, e artifact.Event) {
+	if lower(&r.ConfirmedSeq, seq) {
+		r.ConfirmedPushedAt = time.Time{}
+		if e.PushedAt != nil {
+			r.ConfirmedPushedAt = instant(*e.PushedAt)
+		}
+		r.ConfirmedPusher = clean(e.Pusher, maxText)
+	}
+	note(&r.Tags, clean(e.Tag, maxText), seq, at)
+}
+
 // State is where the digest stands: signed if its last signature is newer than its last disappearance and than the last
 // event by which none counts, otherwise what the last event without a signature says. An attempt that failed before it could
-// look does not undo a signature that was checked. A digest of which all is forgotten but that it owes nothing is pending, so
-// that a sweep looks at it.
+// look does not undo a signature that was checked. A digest of which nothing is known but that it was pushed, or that it owes nothing, is
+// pending, so that a sweep looks at it.
 func (r *Record) State() State {
 	switch {
 	case max(r.VerifiedSeq, r.PaidSignaturesSeq) > max(r.GoneSeq, r.UnsignedSeq):
 		return Signed
-	case r.Other == "" && r.PaidSeq != 0:
+	case r.Other == "" && (r.PaidSeq != 0 || r.ConfirmedSeq != 0):
 		return Pending
 	default:
 		return r.Other

@@ -176,7 +176,7 @@ func TestStateIsTheOneOfAnOrderedReading(t *testing.T) {
 				continue
 			}
 			verified := entry.Event.Kind == artifact.LogPaid && len(entry.Event.Signatures) > 0
-			if entry.Event.Kind == artifact.LogPaid && !verified {
+			if entry.Event.Kind == artifact.Confirmed || entry.Event.Kind == artifact.LogPaid && !verified {
 				if want[ref] == "" {
 					want[ref] = ledger.Pending
 				}

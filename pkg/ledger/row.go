@@ -26,9 +26,11 @@ type Row struct {
 	Tags         []string `json:"tags"`
 	TagsTotal    int      `json:"tags_total"`
 
-	// Pusher and PushedAt are the word of the first webhook.
-	Pusher   string     `json:"pusher"`
-	PushedAt *time.Time `json:"pushed_at"`
+	// Pusher and PushedAt are Harbor's own word where its feed has told of the push, else that of the first webhook, which is
+	// anybody's who knows its secret. PusherSource says which.
+	Pusher       string       `json:"pusher"`
+	PusherSource PusherSource `json:"pusher_source"`
+	PushedAt     *time.Time   `json:"pushed_at"`
 	// FirstSeenAt is when the ledger first heard of the digest, by webhook or otherwise; ReceivedAt when the first webhook
 	// came in.
 	FirstSeenAt time.Time  `json:"first_seen_at"`
@@ -76,13 +78,15 @@ func (r *Record) Row() Row {
 	row := Row{
 		Project: r.Ref.Project(), Repository: r.Ref.Repository(), Digest: r.Ref.Digest(), MediaType: r.MediaType,
 		Parents: newest(r.Parents), ParentsTotal: len(r.Parents), Tags: newest(r.Tags), TagsTotal: len(r.Tags),
-		Pusher: r.Pusher, PushedAt: optional(r.PushedAt), FirstSeenAt: r.FirstSeenAt, ReceivedAt: optional(r.ReceivedAt),
+		FirstSeenAt: r.FirstSeenAt, ReceivedAt: optional(r.ReceivedAt),
 		State: r.State(), SignedAt: optional(r.SignedAt), VerifiedAt: optional(r.VerifiedAt),
 		Signatures: append([]artifact.Evidence{}, signatures...),
 		KeyID:      r.KeyID, Format: r.Format, SignatureDigest: r.SignatureDigest, How: r.How, Note: r.Note,
 		LogState: r.LogState(), LogOwed: []artifact.Format{}, LogOwedSince: optional(r.LogOwedSince()),
 		Attempts: r.Attempts, PolicyRevision: r.PolicyRevision, LedgerSeq: r.LastSeq,
 	}
+	pushed := r.Push()
+	row.Pusher, row.PusherSource, row.PushedAt = pushed.Pusher, pushed.Source, optional(pushed.At)
 	if row.State != Signed {
 		row.Reason, row.Detail = r.Reason, r.Detail
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/harborseal/harborseal/pkg/printable"
 )
 
 // ContentType is the media type of a problem document.
@@ -61,7 +63,7 @@ func Write(w http.ResponseWriter, d Document) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(d.Status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(printable.JSON(body)) // it repeats what the caller sent
 }
 
 // Abort answers a Gin request with d and keeps the handlers that follow from running.

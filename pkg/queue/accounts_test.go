@@ -16,10 +16,12 @@ import (
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/enroll"
 	"github.com/harborseal/harborseal/pkg/fault"
+	"github.com/harborseal/harborseal/pkg/inspect"
 	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/preflight"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/reconcile"
+	"github.com/harborseal/harborseal/pkg/status"
 )
 
 // may says whether the server lets a user do something, which it says only where it does not.
@@ -46,8 +48,8 @@ func may(t *testing.T, connection *nats.Conn, denials <-chan error, do func() er
 func TestRightsOfUsers(t *testing.T) {
 	d := deploy(t, 1, nil)
 	d.connect(t, "signer")
-	letters := map[byte]string{'s': "signer", 'o': "operator", 'r': "receiver"}
-	for user, c := range map[string]byte{"signer": 's', "operator": 'o', "receiver": 'r'} {
+	letters := map[byte]string{'s': "signer", 'o': "operator", 'r': "receiver", 'b': "backup", 'x': "restore"}
+	for c, user := range letters {
 		connection, denials := d.raw(t, user)
 		for _, right := range rights() {
 			want := strings.IndexByte(right.who, c) >= 0
@@ -70,7 +72,7 @@ func TestRightsOfUsers(t *testing.T) {
 
 type right struct {
 	subject   string
-	who       string // s, o and r
+	who       string // s, o, r, b and x: see TestRightsOfUsers
 	subscribe bool
 }
 
@@ -95,24 +97,37 @@ func rights() []right {
 		pub("s", kinds(artifact.Queued, artifact.Signed, artifact.Skipped, artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed,
 			artifact.Blocked, artifact.LogPaid, artifact.Swept)...),
 		pub("r", kinds(artifact.Received, artifact.PolicyChanged, artifact.Drifted, artifact.Repaired)...),
-		pub("sr", kinds(artifact.Outage)...),
-		pub("so", kinds(artifact.Paused, artifact.Resumed)...),
+		pub("r", kinds(artifact.ReportRead, artifact.ReportExported, artifact.Checkpointed, artifact.EpochOpened, artifact.Tampered)...),
+		pub("sr", kinds(artifact.Outage, artifact.KeyAdded, artifact.KeyRetired, artifact.KeyRevoked)...),
+		pub("srx", kinds(artifact.RetentionShortened)...),
+		pub("s", kinds(artifact.Confirmed)...),
+		pub("b", kinds(artifact.BackupMade)...),
+		pub("x", kinds(artifact.Restored)...),
+		pub("sox", kinds(artifact.Paused)...),
+		pub("so", kinds(artifact.Resumed)...),
 		pub("sor", kinds(artifact.Replayed, artifact.Discarded, artifact.Unreadable)...),
 		pub("r", "$KV.POLICIES.v1.default.policy.a", "$KV.POLICIES.v1.default.state.a", "$KV.POLICIES.v1.default.declared.-"),
-		pub("so", "$KV.POLICIES.v1.default.pause.-"),
+		pub("sox", "$KV.POLICIES.v1.default.pause.-"),
 		pub("", "$KV.POLICIES.v1.default.other.a"),
-		pub("sr", "scan.v1.default.drift.a.1", "scan.v1.default.full.a.1"),
+		pub("sr", "scan.v1.default.drift.a.1"),
+		pub("sorx", "scan.v1.default.full.a.1"),
 		pub("s", "scan.v1.default.recent.-.1", "scan.v1.default.canary.a.1"),
-		// The API of who owns the streams, and the one that is imported. Nobody deletes, purges or restores.
-		pub("", "$JS.API.STREAM.DELETE.SIGN", "$JS.API.STREAM.PURGE.SIGN", "$JS.API.STREAM.PURGE.LEDGER", "$JS.API.STREAM.MSG.DELETE.LEDGER",
+		// The API of who owns the streams, and the one that is imported. Nobody purges, and no program that runs all the time
+		// deletes, copies or restores a stream.
+		pub("x", "$JS.API.STREAM.DELETE.SIGN", "$JS.API.STREAM.RESTORE.LEDGER", "$JS.SNAPSHOT.RESTORE.LEDGER.x"),
+		pub("b", "$JS.API.STREAM.SNAPSHOT.LEDGER", "$JS.SNAPSHOT.ACK.LEDGER.x.1.1"),
+		pub("", "$JS.API.STREAM.SNAPSHOT.SCAN"),
+		pub("", "$JS.API.STREAM.PURGE.SIGN", "$JS.API.STREAM.PURGE.LEDGER", "$JS.API.STREAM.MSG.DELETE.LEDGER",
 			"$JS.API.STREAM.MSG.DELETE.SIGN", "$JS.API.STREAM.PURGE.KV_POLICIES", "$JS.API.STREAM.MSG.DELETE.KV_POLICIES", "$JS.API.STREAM.CREATE.OTHER",
-			"$JS.API.STREAM.SNAPSHOT.LEDGER", "$JS.API.STREAM.RESTORE.LEDGER", "$JS.API.CONSUMER.DELETE.SIGN.sign-default-live-00"),
-		pub("s", "$JS.API.STREAM.CREATE.LEDGER", "$JS.API.STREAM.UPDATE.LEDGER", "$JS.API.STREAM.PURGE.DEAD", "$JS.API.CONSUMER.CREATE.SIGN.x",
+			"$JS.API.CONSUMER.DELETE.SIGN.sign-default-live-00"),
+		pub("sx", "$JS.API.STREAM.UPDATE.LEDGER", "$JS.API.CONSUMER.CREATE.SIGN.x"),
+		pub("s", "$JS.API.STREAM.CREATE.LEDGER", "$JS.API.STREAM.PURGE.DEAD",
 			"$JS.API.CONSUMER.CREATE.LEDGER.x", "$JS.API.CONSUMER.MSG.NEXT.SIGN.sign-default-live-00", "$JS.ACK.SIGN.sign-default-live-00.1.1.1.1.1"),
 		pub("s", "$JS.API.DIRECT.GET.LEDGER.ledger.v1.default.received.a.b"),
 		pub("o", "$JS.API.CONSUMER.NAMES.SIGN"),
-		pub("so", "$JS.API.INFO", "$JS.API.STREAM.INFO.LEDGER", "$JS.API.STREAM.MSG.GET.DEAD", "$JS.API.STREAM.MSG.DELETE.DEAD",
-			"$JS.API.CONSUMER.CREATE.KV_POLICIES.x"),
+		pub("so", "$JS.API.INFO", "$JS.API.STREAM.MSG.DELETE.DEAD"),
+		pub("sobx", "$JS.API.STREAM.INFO.LEDGER"),
+		pub("sox", "$JS.API.STREAM.MSG.GET.DEAD", "$JS.API.CONSUMER.CREATE.KV_POLICIES.x"),
 		pub("r", "JS.HARBORSEAL.API.INFO", "JS.HARBORSEAL.API.STREAM.INFO.LEDGER", "JS.HARBORSEAL.API.DIRECT.GET.LEDGER",
 			"JS.HARBORSEAL.API.STREAM.MSG.GET.DEAD", "JS.HARBORSEAL.API.STREAM.MSG.DELETE.DEAD",
 			"JS.HARBORSEAL.API.CONSUMER.MSG.NEXT.SCAN.scan-default-drift"),
@@ -121,12 +136,13 @@ func rights() []right {
 			"JS.HARBORSEAL.API.STREAM.PURGE.DEAD", "JS.HARBORSEAL.API.STREAM.MSG.DELETE.SIGN",
 			"JS.HARBORSEAL.API.CONSUMER.MSG.NEXT.SIGN.sign-default-live-00", "JS.HARBORSEAL.API.CONSUMER.MSG.NEXT.SCAN.scan-default-full"),
 		pub("s", "$JS.ACK.SCAN.scan-default-full.1.1.1.1.1"),
-		pub("sor", subjectOf(shell.TrustTopic), subjectOf(preflight.Topic)),
+		pub("sor", subjectOf(shell.TrustTopic), subjectOf(preflight.Topic), subjectOf(inspect.VerifyTopic), subjectOf(inspect.EvidenceTopic), subjectOf(status.LookTopic)),
 		pub("so", subjectOf(reconcile.TopicKnown), subjectOf(reconcile.TopicUnits), subjectOf(preflight.ReceiverTopic)),
 		pub("sr", "presence.v1.default.signers", "_R_.x"),
 		pub("", "_INBOX_receiver.x", "stored.ledger.v1.default.signed.a.b", "$SYS.REQ.SERVER.PING", "other"),
 		pub("s", "_INBOX_operator.x"),
 		sub("s", "_INBOX_signer.>"), sub("o", "_INBOX_operator.>"), sub("r", "_INBOX_receiver.>", "stored.>"),
+		sub("b", "_INBOX_backup.>"), sub("x", "_INBOX_restore.>"),
 		sub("", "_INBOX.>", ">", "*", "_R_.>", "ledger.>", "sign.>", "$JS.>", "$KV.>", "$SYS.>"),
 		sub("s", "ask.v1.>"), sub("sr", subjectOf(reconcile.TopicKnown), subjectOf(reconcile.TopicUnits), subjectOf(preflight.ReceiverTopic)),
 	} {
@@ -189,6 +205,7 @@ func TestReceiversWork(t *testing.T) {
 			testQuestions(t, signer, receiver)
 			testState(t, signer, receiver)
 			testLetters(t, signer, receiver)
+			testHistory(t, signer, receiver)
 		})
 	}
 }
@@ -304,6 +321,7 @@ func testQuestions(t *testing.T, signer, receiver *queue.Client) {
 	t.Helper()
 	for topic, pair := range map[string][2]*queue.Client{ // who asks, who answers
 		shell.TrustTopic: {receiver, signer}, preflight.Topic: {receiver, signer},
+		inspect.VerifyTopic: {receiver, signer}, inspect.EvidenceTopic: {receiver, signer}, status.LookTopic: {receiver, signer},
 		reconcile.TopicKnown: {signer, receiver}, reconcile.TopicUnits: {signer, receiver}, preflight.ReceiverTopic: {signer, receiver},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -46,6 +46,8 @@ type Config struct {
 	Logger      zerolog.Logger
 	// Registerer takes the metrics; nil is allowed. One registerer takes the metrics of one client only.
 	Registerer prometheus.Registerer
+
+	retentionEvery time.Duration // for tests; 0 is the constant of that name
 }
 
 // ClientTLS names PEM files. The zero value verifies the server by the system's roots where TLS is used.

@@ -26,7 +26,9 @@ type deployed struct {
 }
 
 // deployedUsers are those of accounts.conf.
-func deployedUsers() []string { return []string{"signer", "operator", "receiver", "admin"} }
+func deployedUsers() []string {
+	return []string{"signer", "operator", "backup", "restore", "receiver", "admin"}
+}
 
 // deploy starts one server or three. change, which may be nil, makes the configuration another one before they start.
 // The configuration reads the environment, so that a test that calls this cannot be parallel to others.
@@ -101,7 +103,7 @@ func (d *deployed) connectAs(t *testing.T, cfg queue.Config) *queue.Client {
 	t.Helper()
 	cfg.Logger = queuetest.NewLogger(t)
 	client := queuetest.Connect(t, cfg)
-	if cfg.Username != "operator" {
+	if cfg.Username == "signer" || cfg.Username == "receiver" {
 		if err := client.Setup(t.Context()); err != nil {
 			t.Fatalf("setting up as %s: %v", cfg.Username, err)
 		}

@@ -204,3 +204,22 @@ func NotReady(err error) bool { return notReady(err) }
 
 // Subscriptions is how many the connection of a client has.
 func Subscriptions(c *Client) int { return c.nats.NumSubscriptions() }
+
+// LookingAtRetention has WatchRetention look so often.
+func LookingAtRetention(cfg Config, every time.Duration) Config {
+	cfg.retentionEvery = every
+	return cfg
+}
+
+// ExpectRetention checks that nothing shortens the ledger's retention.
+func ExpectRetention(t *testing.T, c *Client, wanted time.Duration) {
+	t.Helper()
+	cfg, err := c.ledgerConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the oldest are dropped by is repaired as well.
+	if found := shortenings(cfg, wanted); len(found) > 0 {
+		t.Errorf("after the repair: %v", found)
+	}
+}

@@ -79,7 +79,7 @@ func (p *pages) next(ctx context.Context, from uint64) (page []stored, more bool
 	}
 	err = nats.ErrDisconnected
 	if p.client.nats.IsConnected() { // else nats.go would keep the question for the next connection
-		err = p.client.nats.PublishRequest(importedAPI+".DIRECT.GET."+p.stream, p.inbox, request)
+		err = p.client.nats.PublishRequest(p.client.api()+".DIRECT.GET."+p.stream, p.inbox, request)
 	}
 	for previous := uint64(0); err == nil; {
 		var msg *nats.Msg

@@ -55,6 +55,7 @@ type ServerConfig struct {
 	TLS    *TLSConfig
 	Logger zerolog.Logger
 
+	unsynced   bool                            // writes are not synced, because whoever restores does so in the end
 	volumeSize func(dir string) (int64, error) // for tests; nil asks the system
 	lookEvery  time.Duration                   // for tests; 0 is the constant of that name
 }
@@ -151,7 +152,7 @@ func (s *Server) options(cfg ServerConfig) (*server.Options, error) {
 		DontListen:             cfg.Listen == "",
 		JetStream:              true,
 		StoreDir:               cfg.StoreDir,
-		SyncAlways:             true,
+		SyncAlways:             !cfg.unsynced,
 		JetStreamMaxStore:      cfg.MaxStore,
 		JetStreamMaxMemory:     maxMemory,
 		DisableJetStreamBanner: true,

@@ -30,6 +30,9 @@ func (c *Client) Setup(ctx context.Context) error {
 		return c.awaitSetup(ctx)
 	}
 	for _, s := range c.streams() {
+		if s.name == streamLedger {
+			c.noteShortened(ctx) // what is repaired now must not go unnoticed
+		}
 		handle, err := c.ensureStream(ctx, s)
 		if err != nil {
 			return fmt.Errorf("setting up stream %s: %w", s.name, err)

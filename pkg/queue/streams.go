@@ -78,6 +78,9 @@ func (c *Client) applyLedger(cfg *jetstream.StreamConfig) {
 		cfg.MaxBytes = orDefault(limit, -1)
 	}
 	cfg.MaxAge = ageOf(existed, cfg.MaxAge, c.cfg.Limits.LedgerMaxAge, defaultLedgerMaxAge)
+	cfg.Metadata = withLongestAge(cfg.Metadata, cfg.MaxAge)
+	// Both would drop events.
+	cfg.MaxMsgs, cfg.MaxMsgsPerSubject = -1, -1
 	cfg.Duplicates = ledgerDuplicates
 	// Compressed blocks are lost when a server is killed at the wrong moment; see docs/decisions/0012. A server that compressed
 	// goes on doing so until it is started again.

@@ -31,10 +31,15 @@ func (l *look) fed(ctx context.Context, page []artifact.Pushed) error {
 	at := map[artifact.Ref]int{}
 	var arrivals []arrival
 	for _, p := range page {
-		own := p.Tag == "" && slices.Contains(l.r.cfg.OwnAccounts, p.By)
-		if own || artifact.IsAccessoryTag(p.Tag) || !l.admits(ctx, p.Ref.Project(), l.since) {
+		if l.ownOrAccessory(p) {
 			continue
 		}
+		if !l.admits(ctx, p.Ref.Project(), l.since) {
+			_, unread := l.behind[p.Ref.Project()]
+			l.confirmations.unread = l.confirmations.unread || unread
+			continue
+		}
+		l.confirmations.note(p, l.policies[p.Ref.Project()])
 		i, found := at[p.Ref]
 		if !found {
 			i = len(arrivals)
@@ -49,6 +54,12 @@ func (l *look) fed(ctx context.Context, page []artifact.Pushed) error {
 		}
 	}
 	return l.arrived(ctx, arrivals)
+}
+
+// ownOrAccessory recognises what belongs to an image and is none, as far as the feed can tell.
+func (l *look) ownOrAccessory(p artifact.Pushed) bool {
+	own := p.Tag == "" && slices.Contains(l.r.cfg.OwnAccounts, p.By)
+	return own || artifact.IsAccessoryTag(p.Tag)
 }
 
 // listed looks at a page of a listing.

@@ -21,6 +21,10 @@
 // before: pages of the listing are older than what the ledger says. That a manifest is an accessory is what a signer has read:
 // no tag and no account is believed, and what Harbor lists as an artifact is asked for once.
 //
+// Where Harbor's feed is to be had, recent sweeps record that Harbor itself tells of a push, and of who pushed: push_confirmed
+// events, of those pushes for which the policy wants a signature. It is done last, asks Harbor nothing more unless a sweep before
+// could not finish it, and no failure of it is one of the sweep.
+//
 // It writes changes only, and one summary. A sweep that is interrupted goes on at the page where it was. One worker that goes
 // on itself has lost nothing; another one gives no digest of the population and looks for no manifests that are gone, and
 // starts over where the policy's decisions depend on indexes that were seen before (tags, backfill). Whatever is repeated

@@ -50,10 +50,13 @@ func (w *world) signedBy(tb testing.TB, key, name string) artifact.Ref {
 	return w.add(tb, name, func(l *artifact.Listed) { l.Signatures = []string{w.by(key, name)} })
 }
 
+// toldID is the id of the next event that a test tells, with no more in it than the test needs.
+func toldID(seq uint64) string { return fmt.Sprint("told-", seq) }
+
 // tell writes an event into the ledger, as somebody else's.
 func (w *world) tell(tb testing.TB, e artifact.Event) {
 	tb.Helper()
-	e.ID, e.Time, e.CorrelationID, e.Origin = fmt.Sprint("told-", w.seq), time.Now(), "c", artifact.OriginSigner
+	e.ID, e.Time, e.CorrelationID, e.Origin = toldID(w.seq), time.Now(), "c", artifact.OriginSigner
 	if _, err := w.Record(tb.Context(), e); err != nil {
 		tb.Fatal(err)
 	}

@@ -30,6 +30,7 @@ type metrics struct {
 	missed        prometheus.Counter
 	debts         *prometheus.CounterVec
 	feed          prometheus.Gauge
+	confirmed     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, r *Reconciler) *metrics {
@@ -60,6 +61,10 @@ func newMetrics(reg prometheus.Registerer, r *Reconciler) *metrics {
 			Name: "harborseal_sweep_log_debts_total",
 			Help: "Signed manifests whose log entry full sweeps found to be owed, by outcome (noted, waiting: it was noted before).",
 		}, []string{"outcome"}),
+		confirmed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "harborseal_push_confirmations_total",
+			Help: "Pushes of which Harbor's feed tells, by outcome (recorded, failed: tried again by the next sweep, left_out: more than one sweep confirms).",
+		}, []string{"outcome"}),
 		feed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "harborseal_sweep_feed_available", Help: "1 if the last recent sweep of this replica used Harbor's feed of pushes, 0 if it listed the projects.",
 		}),
@@ -67,7 +72,7 @@ func newMetrics(reg prometheus.Registerer, r *Reconciler) *metrics {
 	if reg == nil {
 		return m
 	}
-	for _, c := range []prometheus.Collector{m.sweeps, m.manifests, m.seconds, m.lastSuccess, m.proposeErrors, m.removed, m.missed, m.debts, m.feed} {
+	for _, c := range []prometheus.Collector{m.sweeps, m.manifests, m.seconds, m.lastSuccess, m.proposeErrors, m.removed, m.missed, m.debts, m.feed, m.confirmed} {
 		reg.MustRegister(c)
 	}
 	reg.MustRegister(

@@ -42,6 +42,10 @@ type recentState struct {
 	Watermark     time.Time            `json:"watermark,omitzero"`
 	Behind        map[string]time.Time `json:"behind,omitempty"`
 	DistrustUntil time.Time            `json:"distrust_until,omitzero"`
+	// Confirmed are the pushes that were confirmed and will be read again, by the first half of the event's id, with their
+	// times in milliseconds since 1970. Unconfirmed is since when there are some that could not be confirmed; zero for none.
+	Confirmed   map[string]int64 `json:"confirmed,omitempty"`
+	Unconfirmed time.Time        `json:"unconfirmed,omitzero"`
 }
 
 // recent looks at what was pushed lately. What fails is done by the next slot, from the same time on.
@@ -132,6 +136,8 @@ type look struct {
 	behind map[string]time.Time
 
 	pushes, requested, pending, dead int
+
+	confirmations confirmations
 }
 
 // run looks from the watermark on and moves it in the state at hand, which the caller saves.
@@ -158,6 +164,7 @@ func (l *look) run(ctx context.Context) error {
 	if len(l.behind) > maxBehind {
 		l.st.Watermark, l.st.Behind = l.allBehind(), nil
 	}
+	l.confirm(ctx)
 	return nil
 }
 
@@ -230,6 +237,7 @@ func (l *look) feed(ctx context.Context) (bool, error) {
 	case err != nil:
 		return false, fmt.Errorf("reading Harbor's feed of pushes: %w", err)
 	}
+	l.confirmations.covered = available
 	return available, nil
 }
 

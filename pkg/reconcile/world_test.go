@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/artifact/artifacttest"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -84,6 +85,9 @@ type world struct {
 	harborErr, memoryErr, queueErr, feedErr, artifactErr error
 	owesErr                                              func() error
 	debtErr                                              error
+	recordErr                                            error
+	recordTakes                                          time.Duration
+	forgetsIDs                                           bool // the ledger stores what it was told before
 	policyErr                                            map[string]error
 	listErr                                              map[string]error
 	verifyErr                                            func(artifact.Ref) error
@@ -267,19 +271,29 @@ func (w *world) EnqueueDebt(_ context.Context, r artifact.Request) (bool, error)
 }
 
 func (w *world) Record(ctx context.Context, e artifact.Event) (uint64, error) {
+	if w.recordTakes > 0 {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(w.recordTakes):
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.queueErr != nil {
-		return 0, w.queueErr
+	if err := cmp.Or(w.queueErr, w.recordErr); err != nil {
+		return 0, err
 	}
 	data, err := artifact.EncodeEvent(e)
 	if err != nil {
 		return 0, err
 	}
+	if err := artifacttest.CheckEvent(e); err != nil && e.ID != toldID(w.seq) {
+		return 0, err
+	}
 	if e, err = artifact.DecodeEvent(data); err != nil {
 		return 0, err
 	}
-	if slices.ContainsFunc(w.events, func(other artifact.Event) bool { return other.ID == e.ID }) {
+	if !w.forgetsIDs && slices.ContainsFunc(w.events, func(other artifact.Event) bool { return other.ID == e.ID }) {
 		return w.seq, nil
 	}
 	w.seq++

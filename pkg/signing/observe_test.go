@@ -103,7 +103,11 @@ func TestAPushIsNotSwallowedByARequestWithACut(t *testing.T) {
 				w.tags[ref] = []string{"v1"}
 				w.ledger = nil
 				if tt.kind != "" {
-					if _, err := w.Record(t.Context(), artifact.Event{ID: "x", Kind: tt.kind, Ref: ref, Time: tt.at, CorrelationID: "c"}); err != nil {
+					e := artifact.Event{ID: "x", Kind: tt.kind, Ref: ref, Time: tt.at, Origin: artifact.OriginWebhook, CorrelationID: "c"}
+					if tt.kind == artifact.Queued {
+						e.Parent = ref.Digest()
+					}
+					if _, err := w.Record(t.Context(), e); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -85,6 +85,14 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	return &Verifier{cfg: cfg, judged: &recent[bundleOf, judgement]{size: judgedSize}}, nil
 }
 
+// Over gives a Verifier that reads another view of the registry and remembers nothing: everything that it says rests on what it
+// has read itself.
+func (v *Verifier) Over(registry Registry) *Verifier {
+	cfg := v.cfg
+	cfg.Registry = registry
+	return &Verifier{cfg: cfg, judged: &recent[bundleOf, judgement]{size: judgedSize}}
+}
+
 // Require gives what a policy asks for on this Harbor. The fault is permanent and UnsupportedFormat if this Harbor cannot
 // have it. It is transient and Unverifiable if what the policy asks of logs and timestamps cannot be had here, or could be
 // verified by nobody: that is the configuration's for all digests of the project, whose requests wait until it is put right.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/artifact/artifacttest"
 	"github.com/harborseal/harborseal/pkg/policy"
 )
 
@@ -81,7 +82,7 @@ func (w *world) Artifact(ctx context.Context, ref artifact.Ref) (l artifact.List
 
 func (w *world) Record(ctx context.Context, e artifact.Event) (seq uint64, err error) {
 	err = w.do(ctx, "record "+string(e.Kind), func() error {
-		if _, err := artifact.EncodeEvent(e); err != nil {
+		if err := artifacttest.CheckEvent(e); err != nil {
 			return err
 		}
 		if i := slices.IndexFunc(w.ledger, func(other artifact.Event) bool { return other.ID == e.ID }); i >= 0 {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
+
+	"github.com/harborseal/harborseal/pkg/printable"
 )
 
 // timeFormat is RFC 3339 with milliseconds that are always there, so that lines sort as text.
@@ -32,12 +34,14 @@ type LogConfig struct {
 }
 
 // NewLogger makes a logger that writes to w, each line in one Write, so that it may be used from many goroutines where w
-// may; an os.File may. Times are UTC, with milliseconds. isTerminal says whether w is read by a person.
+// may; an os.File may. Times are UTC, with milliseconds. isTerminal says whether w is read by a person. Whatever values hold,
+// a line is one line, and nothing in it is a command to a terminal: what does not print is escaped, in all forms.
 func NewLogger(w io.Writer, c LogConfig, isTerminal bool) zerolog.Logger {
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil || c.Level == "" {
 		level = zerolog.InfoLevel
 	}
+	w = printable.Log(w)
 	if c.Format == FormatConsole || (c.Format != FormatJSON && isTerminal) {
 		w = console(w, isTerminal)
 	}

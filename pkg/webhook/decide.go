@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
-	"github.com/harborseal/harborseal/pkg/artifact"
-	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/policy"
 )
@@ -39,117 +36,14 @@ func (h *Handler) handle(ctx context.Context, project string, d Delivery) (Answe
 }
 
 func (h *Handler) handlePush(ctx context.Context, p policy.Policy, push Push) (ArtifactAnswer, *refusal) {
-	answer := ArtifactAnswer{Digest: push.Ref.Digest()}
-	if reason := h.classify(p, push); reason != "" {
-		answer.Status, answer.Reason = string(ignored), string(reason)
-	} else {
-		id := h.eventID(push)
-		isDuplicate, refused := h.ask(ctx, id, p, push)
-		if refused != nil {
-			return ArtifactAnswer{}, refused
-		}
-		answer.Status, answer.CorrelationID = string(queued), id
-		if isDuplicate {
-			answer.Status = string(duplicate)
-		}
+	answer, err := h.door.enter(ctx, p, h.door.visitOf(push))
+	if err != nil {
+		return ArtifactAnswer{}, publishRefusal(push, err)
 	}
 	h.cfg.Logger.Info().Str("project", push.Ref.Project()).Str("repository", push.Ref.Repository()).Str("digest", push.Ref.Digest()).
 		Str("tag", push.Tag).Str("correlation_id", answer.CorrelationID).Str("outcome", answer.Status).Str("reason", answer.Reason).
 		Msg("webhook handled")
 	return answer, nil
-}
-
-// classify gives the reason for which nothing follows from a push, or nothing. It only saves work: the signer decides again
-// with the manifest before it, and in the mode observe says what it would do. What is ignored comes into no ledger, so that a
-// guess about tags and accounts hides nothing: sweeps ask for all that Harbor lists as an artifact.
-func (h *Handler) classify(p policy.Policy, push Push) policy.Reason {
-	if d := policy.Admit(p); !d.Sign {
-		return d.Reason
-	}
-	switch {
-	case artifact.IsAccessoryTag(push.Tag):
-		return policy.IsAccessory
-	case push.Tag == "" && slices.Contains(h.cfg.OwnOperators, push.Pusher):
-		// A signature as a referrer comes as a push by digest, which nothing but its operator tells from an image.
-		return policy.OwnPush
-	case !p.Repositories.Matches(push.Ref.Name()):
-		// Certain without the manifest: neither its tags nor an index that names it can bring it into scope.
-		return policy.OutOfScope
-	default:
-		return ""
-	}
-}
-
-// eventID is the same for every repetition of a delivery and in both formats: Harbor's own id (CloudEvents) is missing in
-// the Default format, but the time of the push in seconds is in both.
-func (h *Handler) eventID(push Push) string {
-	return artifact.EventID(artifact.Received, push.Ref, h.cfg.HarborName, push.Tag, push.Pusher, strconv.FormatInt(push.PushedAt.Unix(), 10))
-}
-
-// ask publishes if the queue is worth asking.
-func (h *Handler) ask(ctx context.Context, id string, p policy.Policy, push Push) (isDuplicate bool, refused *refusal) {
-	t, why := h.gate.enter()
-	if t == nil {
-		err := fault.Newf(fault.Transient, why, "the queue failed before (%s), and was not asked", why)
-		refused := publishRefusal(push, err)
-		refused.outcome = notTried
-		return false, refused
-	}
-	var err error
-	done := false // a panic tells nothing about the queue
-	defer func() { t.end(done, err) }()
-	isDuplicate, err = h.publish(ctx, id, p, push)
-	done = true
-	if err != nil {
-		return false, publishRefusal(push, err)
-	}
-	return isDuplicate, nil
-}
-
-// publish appends the received event to the ledger, then the request to the queue. In this order, because the request
-// carries the event's sequence, and a signer that finishes looks for later events to see whether it swallowed a push.
-//
-// A crash before Record leaves nothing: Harbor was not answered and repeats the delivery. A crash between the two leaves an
-// event without a request: the repetition has the same id, so the ledger holds one event, and enqueues it. A crash after
-// Enqueue, before the answer, repeats both: a duplicate, or a request for a manifest that is signed already. Where Harbor
-// does not repeat, because this was its third attempt, the sweep finds the manifest.
-func (h *Handler) publish(ctx context.Context, id string, p policy.Policy, push Push) (isDuplicate bool, err error) {
-	now := h.cfg.Now().UTC()
-	seq, err := h.cfg.Queue.Record(ctx, artifact.Event{
-		Version:       artifact.Version,
-		ID:            id,
-		Kind:          artifact.Received,
-		Ref:           push.Ref,
-		Time:          now,
-		Actor:         push.Pusher,
-		Origin:        artifact.OriginWebhook,
-		CorrelationID: id,
-		Tag:           push.Tag,
-		Pusher:        push.Pusher,
-		PushedAt:      &push.PushedAt,
-		Canary:        p.Canary,
-	})
-	if err != nil {
-		return false, fmt.Errorf("recording the received event: %w", err)
-	}
-	failpoint.Hit(failpoint.ReceiverAfterRecord)
-	lane := h.budgets.lane(push.Ref.Project(), p.Rate, now)
-	h.metrics.pushes.WithLabelValues(string(lane)).Inc()
-	isDuplicate, err = h.cfg.Queue.Enqueue(ctx, artifact.Request{
-		Version:       artifact.Version,
-		Ref:           push.Ref,
-		Lane:          lane,
-		Origin:        artifact.OriginWebhook,
-		Actor:         push.Pusher,
-		CorrelationID: id,
-		RequestedAt:   now,
-		ReceivedSeq:   seq,
-	})
-	if err != nil {
-		return false, fmt.Errorf("enqueueing the request: %w", err)
-	}
-	failpoint.Hit(failpoint.ReceiverAfterEnqueue)
-	return isDuplicate, nil
 }
 
 // publishRefusal answers every failure of the queue alike, whatever its kind: nothing that Harbor could change would help,
@@ -162,7 +56,11 @@ func publishRefusal(push Push, err error) *refusal {
 	case errors.Is(err, context.DeadlineExceeded):
 		detail = "The queue did not acknowledge the push in time."
 	}
-	return unavailableRefusal(push.Ref, detail, err)
+	refused := unavailableRefusal(push.Ref, detail, err)
+	if errors.Is(err, errNotTried) {
+		refused.outcome = notTried
+	}
+	return refused
 }
 
 // summary makes one answer of all. What was queued says more than what was ignored.

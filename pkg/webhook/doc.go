@@ -12,6 +12,9 @@
 //   - every answer is given within 3 s, which is as long as Harbor waits, provided that the queue and the policies keep to
 //     the deadline of their contexts.
 //
+// What follows from a delivery goes through a [Door], which others share who ask by the API: with the same policies, budgets, records
+// and queue.
+//
 // It assumes that Harbor repeats what is not answered with 2xx (three attempts in all), and that a sweep finds what Harbor
 // gives up on: nothing is kept here. It does not believe a delivery beyond its repository and digest, which it validates;
 // tag, pusher and time are notes for the ledger, and resource_url is never read, let alone dialled.

@@ -34,4 +34,4 @@ func InHand(h *Handler) (places, waiting int) { return h.inHand.counts() }
 func SetPatience(h *Handler, d time.Duration) { h.inHand.patience = d }
 
 // QueueShut says whether pushes are refused without asking the queue.
-func QueueShut(h *Handler) bool { return h.gate.isShut() }
+func QueueShut(h *Handler) bool { return h.door.gate.isShut() }

@@ -23,12 +23,11 @@ import (
 type Handler struct {
 	cfg     Config
 	auth    *authenticator
-	budgets *budgets
+	door    *Door
 	metrics *metrics
-	// What is in hand, those whose secret is being looked at, and whether the queue is worth asking.
+	// What is in hand, and those whose secret is being looked at.
 	inHand    *inHand
 	strangers strangers
-	gate      *gate
 	quiet     *quiet
 }
 
@@ -40,14 +39,18 @@ func New(cfg Config) (*Handler, error) {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
 	h := &Handler{
-		cfg: cfg, auth: auth, budgets: newBudgets(cfg.Rate), strangers: make(strangers, maxStrangers), gate: &gate{}, quiet: &quiet{},
+		cfg: cfg, auth: auth, door: newDoor(cfg), strangers: make(strangers, maxStrangers), quiet: &quiet{},
 		inHand: newInHand(limits{cfg.MaxInHand, cfg.MaxPerProject}, limits{cfg.MaxWaiting, cfg.MaxWaitingPerProject}, maxWait),
 	}
-	if h.metrics, err = newMetrics(cfg.Registerer, h.inHand.counts, h.gate.isShut); err != nil {
+	if h.metrics, err = newMetrics(cfg.Registerer, h.inHand.counts, h.door.gate.isShut); err != nil {
 		return nil, err
 	}
+	h.door.metrics = h.metrics
 	return h, nil
 }
+
+// Door is the one that deliveries come in by, for those who ask by other ways.
+func (h *Handler) Door() *Door { return h.door }
 
 // Register adds POST /webhooks/harbor/:project.
 func (h *Handler) Register(r gin.IRouter) {

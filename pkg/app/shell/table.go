@@ -100,6 +100,17 @@ func OneLine(s string) string {
 	return strings.Join(lines, "; ")
 }
 
+// PrintError prints what a program ends with. It may have several lines, and may repeat what others have said: nothing in it is a
+// command to the terminal.
+func PrintError(w io.Writer, program string, err error) error {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = OneLine(line)
+	}
+	_, err = fmt.Fprintf(w, "%s: %s\n", program, strings.Join(lines, "\n"))
+	return err
+}
+
 // Colours says whether what is written to w is seen on a terminal that shows colours: there are none in files and pipes,
 // nor where NO_COLOR is set or the terminal is a dumb one.
 func Colours(w io.Writer) bool {

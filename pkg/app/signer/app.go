@@ -198,6 +198,8 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go("measuring the queue", func(ctx context.Context) error { return a.queue.MeasureUsage(ctx) })
 	g.Go("answers about trust", func(ctx context.Context) error { return a.queue.Answer(ctx, shell.TrustTopic, 1, a.answerTrust) })
 	g.Go("looking at written tags", a.engine.watch.Run)
+	g.Go("recording keys", a.recordKeys)
+	a.addInspector(g)
 	g.Add("signing service", lifecycle.Component{Start: a.startSigning})
 	g.Go("signing", a.work)
 	a.addCanary(g)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
+	"github.com/harborseal/harborseal/pkg/artifact/artifacttest"
 	"github.com/harborseal/harborseal/pkg/fault"
 )
 
@@ -166,7 +167,7 @@ func (q *Queue) Enqueue(ctx context.Context, request artifact.Request) (duplicat
 
 // Record implements the queue of package deadletter. It takes what the real one takes.
 func (q *Queue) Record(ctx context.Context, event artifact.Event) (uint64, error) {
-	if _, err := artifact.EncodeEvent(event); err != nil {
+	if err := artifacttest.CheckEvent(event); err != nil {
 		return 0, fault.New(fault.Permanent, fault.Malformed, err)
 	}
 	q.mu.Lock()

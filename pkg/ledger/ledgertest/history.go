@@ -80,7 +80,7 @@ func anyEvent(t *rapid.T, seq uint64) artifact.Event {
 
 func event(t *rapid.T, seq uint64) artifact.Event {
 	kinds := []artifact.Kind{
-		artifact.Received, artifact.Received, artifact.Queued, artifact.Signed, artifact.Signed, artifact.Skipped,
+		artifact.Received, artifact.Received, artifact.Confirmed, artifact.Confirmed, artifact.Queued, artifact.Signed, artifact.Signed, artifact.Skipped,
 		artifact.Vanished, artifact.Failed, artifact.Dead, artifact.Removed, artifact.Blocked, artifact.LogPaid, artifact.LogPaid,
 		artifact.Replayed, artifact.Discarded, "of_the_future",
 	}
@@ -99,7 +99,7 @@ func event(t *rapid.T, seq uint64) artifact.Event {
 	switch e.Kind {
 	case artifact.Replayed, artifact.Discarded:
 		e.Actor, e.Change = text(t, "actor"), &artifact.Change{Before: json.RawMessage(`{"id": 7}`), From: text(t, "from")}
-	case artifact.Received:
+	case artifact.Received, artifact.Confirmed:
 		e.Tag, e.Pusher = text(t, "tag"), text(t, "pusher")
 		if rapid.Bool().Draw(t, "dated") {
 			pushed := time.Unix(rapid.Int64Range(-1e9, 4e9).Draw(t, "pushed_at"), 0)
@@ -167,7 +167,7 @@ func evidence(t *rapid.T) artifact.Evidence {
 }
 
 func projectEvent(t *rapid.T) artifact.Event {
-	kinds := append([]artifact.Kind{artifact.Swept, artifact.Outage, artifact.Outage, "project_of_the_future"}, ProjectKinds()...)
+	kinds := append([]artifact.Kind{artifact.Swept, artifact.Outage, artifact.Outage, artifact.Checkpointed, "project_of_the_future"}, ProjectKinds()...)
 	e := ProjectEvent(rapid.SampledFrom(kinds).Draw(t, "kind"), rapid.SampledFrom([]string{"demo", "other", "de.mo", "quiet", ""}).Draw(t, "project"))
 	e.Time = e.Time.Add(time.Duration(rapid.Int64Range(-5e9, 5e9).Draw(t, "time")))
 	e.Canary = rapid.IntRange(0, 19).Draw(t, "canary") == 0
@@ -185,6 +185,14 @@ func projectEvent(t *rapid.T) artifact.Event {
 		}
 	case artifact.Outage:
 		e.Outage = outageRecord(t)
+	case artifact.KeyAdded, artifact.KeyRetired, artifact.KeyRevoked:
+		e.Key = &artifact.KeyRecord{ID: text(t, "id of the key"), Name: text(t, "name of the key"), Use: "image", State: text(t, "state of the key")}
+	case artifact.ReportRead, artifact.ReportExported:
+		e.Report = &artifact.ReportRecord{Scope: text(t, "scope"), Format: text(t, "format"), Rows: rapid.Uint64().Draw(t, "rows"), Address: text(t, "address")}
+	case artifact.EpochOpened:
+		e.Epoch = &artifact.EpochRecord{
+			Epoch: rapid.Uint64().Draw(t, "epoch"), First: 1, Stream: e.Time.In(time.FixedZone("east", 3600)), Previous: text(t, "previous"), Note: text(t, "note"),
+		}
 	default:
 	}
 	return e
@@ -206,11 +214,12 @@ func outageRecord(t *rapid.T) *artifact.OutageRecord {
 	return o
 }
 
-// ProjectKinds are the kinds of events about projects.
+// ProjectKinds are the kinds of events about projects that are shown.
 func ProjectKinds() []artifact.Kind {
 	return []artifact.Kind{
 		artifact.PolicyChanged, artifact.Swept, artifact.Drifted, artifact.Repaired, artifact.Paused, artifact.Resumed,
-		artifact.Outage, artifact.Unreadable,
+		artifact.Outage, artifact.Unreadable, artifact.KeyAdded, artifact.KeyRetired, artifact.KeyRevoked, artifact.ReportRead,
+		artifact.ReportExported, artifact.EpochOpened, artifact.Tampered, artifact.RetentionShortened, artifact.BackupMade, artifact.Restored,
 	}
 }
 

@@ -2,167 +2,255 @@ package sqldb
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/ledger"
 )
 
-// statements are those of the writer, prepared once.
-type statements struct {
-	lockPosition, updatePosition       *sql.Stmt
-	selectUnit, insertUnit, updateUnit *sql.Stmt
-	upsertTag, upsertParent            *sql.Stmt
-	insertEvent                        *sql.Stmt
-	selectOutage, upsertOutage         *sql.Stmt
-}
-
-func prepare(ctx context.Context, db *sql.DB, d dialect) (statements, error) {
-	var s statements
-	for _, p := range []struct {
-		stmt  **sql.Stmt
-		query string
-	}{
-		{&s.lockPosition, selectPosition + d.lock},
-		{&s.updatePosition, updatePosition},
-		{&s.selectUnit, selectUnit},
-		{&s.insertUnit, insertUnit()},
-		{&s.updateUnit, updateUnit()},
-		{&s.upsertTag, upsertName("tags")},
-		{&s.upsertParent, upsertName("parents")},
-		{&s.insertEvent, insertEvent},
-		{&s.selectOutage, selectOutage},
-		{&s.upsertOutage, upsertOutage},
-	} {
-		stmt, err := db.PrepareContext(ctx, d.rebind(p.query))
-		if err != nil {
-			return statements{}, errors.Join(err, s.close())
-		}
-		*p.stmt = stmt
-	}
-	return s, nil
-}
-
-// within gives the statements bound to a transaction. They end with it.
-func (s statements) within(ctx context.Context, tx *sql.Tx) statements {
-	return statements{
-		lockPosition: tx.StmtContext(ctx, s.lockPosition), updatePosition: tx.StmtContext(ctx, s.updatePosition),
-		selectUnit: tx.StmtContext(ctx, s.selectUnit), insertUnit: tx.StmtContext(ctx, s.insertUnit), updateUnit: tx.StmtContext(ctx, s.updateUnit),
-		upsertTag: tx.StmtContext(ctx, s.upsertTag), upsertParent: tx.StmtContext(ctx, s.upsertParent),
-		insertEvent: tx.StmtContext(ctx, s.insertEvent), selectOutage: tx.StmtContext(ctx, s.selectOutage), upsertOutage: tx.StmtContext(ctx, s.upsertOutage),
-	}
-}
-
-func (s statements) close() error {
-	var errs []error
-	for _, stmt := range []*sql.Stmt{
-		s.lockPosition, s.updatePosition, s.selectUnit, s.insertUnit, s.updateUnit, s.upsertTag, s.upsertParent, s.insertEvent,
-		s.selectOutage, s.upsertOutage,
-	} {
-		if stmt != nil {
-			errs = append(errs, stmt.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Apply brings rows and position forward in one transaction. Rows are read, changed by the ledger's rules and written
-// back; that this is safe beside other writers is because the position is locked first.
+// Apply brings rows, counts and position forward in one transaction. Rows are read, changed by the ledger's rules and written
+// back; that this is safe beside other writers is because the position is locked first. Entries that the position has passed
+// are in the rows already, by the hand of another receiver: they are passed over.
 func (s *Store) Apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry) error {
+	return s.apply(ctx, basis, entries, false)
+}
+
+func (s *Store) apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry, passed bool) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	err := s.transaction(ctx, func(tx *sql.Tx) error {
-		stmts := s.stmts.within(ctx, tx)
-		position, err := scanPosition(stmts.lockPosition.QueryRowContext(ctx))
+	v, err := s.acquire()
+	if err != nil {
+		return s.fail(ctx, "applying events", err)
+	}
+	defer s.release(v)
+	if err := v.apply(ctx, basis, entries, passed); err != nil {
+		return s.fail(ctx, "applying events", err)
+	}
+	return nil
+}
+
+// apply is Apply; passed entries too if it says so.
+func (v *view) apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry, passed bool) error {
+	return v.batched(ctx, func(s session) error {
+		var position ledger.Position
+		err := s.run(ctx, []call{{statement: lockPosition, row: func(row scanner) (err error) {
+			position, err = scanPosition(row)
+			return err
+		}}})
 		if err != nil {
 			return err
 		}
 		if !position.Basis.Equal(basis) {
 			return ledger.ErrOtherBasis
 		}
-		last := uint64(0)
-		b := batch{stmts: stmts, units: make(map[artifact.Ref]*unit)}
+		b := newBatch()
 		for _, entry := range entries {
-			last = max(last, entry.Seq)
-			if err := b.apply(ctx, entry); err != nil {
-				return err
+			if entry.Seq > position.Seq || passed {
+				b.add(entry)
 			}
 		}
-		for _, u := range b.order {
-			if err := b.save(ctx, u); err != nil {
-				return err
-			}
-		}
-		_, err = stmts.updatePosition.ExecContext(ctx, last, last)
-		return err
+		return b.write(ctx, s)
 	})
-	if err != nil {
-		return s.fail(ctx, "applying events", err)
-	}
-	return nil
 }
 
-// batch collects what the entries of one transaction change, so that a digest is read and written once.
+// batch collects what the entries of one transaction change, so that a digest is read and written once, and all is asked for at once.
 type batch struct {
-	stmts statements
-	units map[artifact.Ref]*unit
-	order []*unit
+	last    uint64
+	entries []artifact.Entry // those that change units
+	units   map[artifact.Ref]*unit
+	order   []*unit
+	events  []ledger.ProjectEvent
+	outages map[outageID]ledger.Outage
+	counts  counts
 }
 
-func (b *batch) apply(ctx context.Context, entry artifact.Entry) error {
+// outageID is what makes an outage the same one.
+type outageID struct {
+	dependency, program, instance string
+	startedAt                     int64
+}
+
+func newBatch() *batch {
+	return &batch{units: make(map[artifact.Ref]*unit), outages: make(map[outageID]ledger.Outage), counts: newCounts()}
+}
+
+func (b *batch) add(entry artifact.Entry) {
+	b.last = max(b.last, entry.Seq)
 	if event, ok := ledger.ProjectEventOf(entry); ok {
-		_, err := b.stmts.insertEvent.ExecContext(ctx, event.Seq, event.Project, event.Kind, micros(event.At), event.Actor, event.Origin,
-			event.Reason, event.Detail, data{
-				Repository: event.Repository, Digest: event.Digest, Change: event.Change, Sweep: event.Sweep, Outage: event.Outage,
-			})
-		if outage, tells := ledger.OutageOf(entry); err == nil && tells {
-			err = b.outage(ctx, outage)
-		}
-		if err != nil {
-			return err
-		}
+		b.events = append(b.events, event)
+	}
+	if outage, ok := ledger.OutageOf(entry); ok {
+		b.outage(outage)
 	}
 	if !ledger.Projects(entry) {
-		return nil
+		return
 	}
-	u := b.units[entry.Event.Ref]
-	if u == nil {
-		u = newUnit(entry.Event.Ref)
-		err := u.scan(b.stmts.selectUnit.QueryRowContext(ctx, u.repository, u.digest))
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		b.units[entry.Event.Ref] = u
+	b.entries = append(b.entries, entry)
+	if ref := entry.Event.Ref; b.units[ref] == nil {
+		u := newUnit(ref)
+		b.units[ref] = u
 		b.order = append(b.order, u)
 	}
-	u.record.Apply(entry)
-	return nil
 }
 
-func (b *batch) save(ctx context.Context, u *unit) error {
-	var err error
+// outage brings together what is said of one outage.
+func (b *batch) outage(o ledger.Outage) {
+	key := outageID{o.Dependency, o.Program, o.Instance, o.StartedAt.UnixMicro()}
+	if known, ok := b.outages[key]; ok {
+		o = known.Merge(o)
+	}
+	b.outages[key] = o
+}
+
+// write reads what is there, and writes what becomes of it.
+func (b *batch) write(ctx context.Context, s session) error {
+	if b.last == 0 {
+		return nil
+	}
+	if err := s.run(ctx, b.reads()); err != nil {
+		return err
+	}
+	for _, u := range b.order {
+		u.begin()
+	}
+	for _, entry := range b.entries {
+		b.units[entry.Event.Ref].record.Apply(entry)
+	}
+	var calls []call
+	for _, u := range b.order {
+		calls = append(calls, u.write())
+	}
+	if err := s.run(ctx, calls); err != nil {
+		return err
+	}
+	calls = b.beside()
+	calls = append(calls, call{statement: updatePosition, args: []any{b.last, b.last}})
+	if err := s.run(ctx, calls); err != nil {
+		return err
+	}
+	return s.run(ctx, b.counts.drops())
+}
+
+// reads gives the calls that read what the batch changes.
+func (b *batch) reads() []call {
+	var calls []call
+	for _, u := range b.order {
+		calls = append(calls, call{statement: readUnit, args: []any{u.repository, u.digest}, row: u.scan})
+	}
+	for key := range b.outages {
+		calls = append(calls, call{
+			statement: readOutage, args: []any{key.dependency, key.program, key.instance, key.startedAt},
+			row: func(row scanner) error {
+				o, err := scanOutage(row)
+				if err == nil {
+					b.outage(o)
+				}
+				return err
+			},
+		})
+	}
+	return calls
+}
+
+// beside gives the calls that write everything but the units themselves, whose ids are known by now.
+func (b *batch) beside() []call {
+	var removed, added, names []call
+	for _, u := range b.order {
+		removed, added = u.keys(removed, added)
+		names = u.names(names, upsertTag, u.record.Tags)
+		names = u.names(names, upsertParent, u.record.Parents)
+		b.counts.change(u)
+	}
+	calls := slices.Concat(removed, added, names, b.counts.adds())
+	for _, e := range b.events {
+		calls = append(calls, call{statement: insertEvent, args: []any{
+			e.Seq, e.Project, string(e.Kind), micros(e.At), e.Actor, string(e.Origin), e.Reason, e.Detail, dataOf(e),
+		}})
+	}
+	for _, o := range b.outages {
+		var ended micros
+		if o.EndedAt != nil {
+			ended = micros(*o.EndedAt)
+		}
+		calls = append(calls, call{statement: writeOutage, args: []any{
+			o.Dependency, o.Program, o.Instance, micros(o.StartedAt), o.Seq, o.LastSeq, micros(o.DetectedAt), ended, o.Cause, o.Detail, o.Waiting, o.Deferred,
+		}})
+	}
+	return calls
+}
+
+// begin keeps what the row said before the batch.
+func (u *unit) begin() {
 	if u.id == 0 {
-		err = b.stmts.insertUnit.QueryRowContext(ctx, u.values()...).Scan(&u.id)
-	} else {
-		_, err = b.stmts.updateUnit.ExecContext(ctx, append(u.values(), u.id)...)
+		return
 	}
-	if err != nil {
-		return err
-	}
-	if err := saveNames(ctx, b.stmts.upsertTag, u.id, u.record.Tags); err != nil {
-		return err
-	}
-	return saveNames(ctx, b.stmts.upsertParent, u.id, u.record.Parents)
+	u.before = contributionOf(u.state, &u.record)
+	u.keysBefore, u.placeBefore = keysOf(&u.record), ledger.Place{FirstSeenAt: u.record.FirstSeenAt, FirstSeq: u.record.FirstSeq}
 }
 
-func saveNames(ctx context.Context, upsert *sql.Stmt, id int64, names map[string]ledger.Seen) error {
-	for name, seen := range names {
-		_, err := upsert.ExecContext(ctx, id, name, seen.FirstSeq, micros(seen.FirstAt), seen.LastSeq, micros(seen.LastAt))
-		if err != nil {
-			return err
+// write gives the call that writes the row. An id that was not known is known afterwards.
+func (u *unit) write() call {
+	if u.id != 0 {
+		return call{statement: updateUnit, args: append(u.values(), u.id)}
+	}
+	return call{statement: insertUnit, args: u.values(), row: func(row scanner) error { return row.Scan(&u.id) }}
+}
+
+// keys appends the calls that bring the keys of the unit up to date. Those that remove come first in a batch: a place is unique.
+func (u *unit) keys(removed, added []call) (_, _ []call) {
+	now, place := keysOf(&u.record), ledger.Place{FirstSeenAt: u.record.FirstSeenAt, FirstSeq: u.record.FirstSeq}
+	same := place == u.placeBefore
+	for _, key := range u.keysBefore {
+		if !same || !slices.Contains(now, key) {
+			removed = append(removed, call{statement: deleteKey, args: []any{key, micros(u.placeBefore.FirstSeenAt), u.placeBefore.FirstSeq}})
 		}
 	}
-	return nil
+	for _, key := range now {
+		if !same || !slices.Contains(u.keysBefore, key) {
+			added = append(added, call{statement: insertKey, args: []any{key, micros(place.FirstSeenAt), place.FirstSeq, u.id}})
+		}
+	}
+	return removed, added
+}
+
+// keysOf gives the ids of the keys of the signatures that count, each once.
+func keysOf(r *ledger.Record) []string {
+	var keys []string
+	for _, s := range r.Evidence() {
+		if s.KeyID != "" && !slices.Contains(keys, s.KeyID) {
+			keys = append(keys, s.KeyID)
+		}
+	}
+	return keys
+}
+
+func (u *unit) names(calls []call, upsert statement, names map[string]ledger.Seen) []call {
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		seen := names[name]
+		calls = append(calls, call{statement: upsert, args: []any{
+			u.id, name, seen.FirstSeq, micros(seen.FirstAt), seen.LastSeq, micros(seen.LastAt),
+		}})
+	}
+	return calls
+}
+
+// contribution is what a row adds to the counts.
+type contribution struct {
+	day      dayKey
+	signed   bool
+	signTime signTimeKey
+}
+
+func contributionOf(state ledger.State, r *ledger.Record) *contribution {
+	c := &contribution{day: dayKey{
+		project: r.Ref.Project(), day: ledger.DayOf(r.FirstSeenAt), state: state, class: ledger.ClassOf(state, r.Reason),
+	}}
+	var took time.Duration
+	if took, c.signed = r.SignTime(); c.signed {
+		c.signTime = signTimeKey{project: r.Ref.Project(), day: ledger.DayOf(r.SignedAt), bucket: ledger.SignTimeBucket(took)}
+	}
+	return c
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,16 +39,45 @@ func openBench(b *testing.B) *sqldb.Store {
 	return store
 }
 
-// BenchmarkApply projects batches of 500 events into a growing database. The number to look at is events/s.
+// BenchmarkApply projects 200,000 events in batches of 1,000, as the queue delivers them at most. The number to look at is events/s.
 func BenchmarkApply(b *testing.B) {
-	store := openBench(b)
-	basis := ledgertest.Begin(b, store)
-	entries := pushes(b.N * 250)
-	b.ResetTimer()
-	for i := range b.N {
-		ledgertest.Apply(b, store, basis, entries[i*500:(i+1)*500]...)
+	for _, make := range []func(tb testing.TB) database{sqliteDatabase, postgresDatabase} {
+		for _, apart := range []bool{false, true} {
+			d := make(b)
+			b.Run(fmt.Sprintf("%s/apart=%t", d.name, apart), func(b *testing.B) {
+				entries := pushes(100_000)
+				if apart {
+					entries = apartBy(entries, 20_000)
+				}
+				store := d.open(b)
+				b.ResetTimer()
+				for range b.N {
+					basis := ledgertest.Begin(b, store)
+					for batch := range slices.Chunk(entries, 1000) {
+						ledgertest.Apply(b, store, basis, batch...)
+					}
+				}
+				b.ReportMetric(float64(b.N*len(entries))/b.Elapsed().Seconds(), "events/s")
+			})
+		}
 	}
-	b.ReportMetric(float64(len(entries))/b.Elapsed().Seconds(), "events/s")
+}
+
+// apartBy has each digest signed so many digests later, and not in the batch in which it was received: the row is written twice.
+func apartBy(entries []artifact.Entry, digests int) []artifact.Entry {
+	var apart []artifact.Entry
+	for i := range len(entries)/2 + digests {
+		if i < len(entries)/2 {
+			apart = append(apart, entries[2*i])
+		}
+		if i >= digests {
+			apart = append(apart, entries[2*(i-digests)+1])
+		}
+	}
+	for i := range apart {
+		apart[i].Seq = uint64(i) + 1
+	}
+	return apart
 }
 
 // BenchmarkPage reads pages of 100 out of 50,000 rows.

@@ -14,27 +14,27 @@ import (
 // The statements of the writer. The order of columns is that of fields.
 const (
 	unitColumns = "project, repository, digest, state, sole_key, first_seq, first_seen_at, last_seq, " +
-		"received_seq, received_at, pushed_at, pusher, last_received_seq, " +
+		"received_seq, received_at, pushed_at, pusher, last_received_seq, confirmed_seq, confirmed_pushed_at, confirmed_pusher, " +
 		"signed_seq, signed_at, verified_seq, verified_at, key_id, format, signature_digest, how, " +
 		"signatures_seq, signatures, note, owed, owed_as_of, debts, " +
 		"paid_seq, paid_reason, paid_note, paid_signatures_seq, paid_at, paid_signatures, log_owed_since, accessories_seq, accessories, key_set, " +
 		"gone_seq, unsigned_seq, other_seq, other, reason, detail, media_type_seq, media_type, policy_revision_seq, policy_revision, attempts"
 
 	selectPosition = "SELECT stream_created, rules, generation, seq FROM view_position WHERE id = 1"
-	updatePosition = "UPDATE view_position SET seq = ? WHERE id = 1 AND seq < ?"
+	setGeneration  = "UPDATE view_position SET generation = ? WHERE id = 1"
 	selectUnit     = "SELECT id, " + unitColumns + " FROM units WHERE repository = ? AND digest = ?"
 
 	eventColumns = "seq, project, kind, at, actor, origin, reason, detail, data"
 	// An event is known by its sequence: reading it again changes nothing.
-	insertEvent = "INSERT INTO project_events (" + eventColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO NOTHING"
+	insertEventText = "INSERT INTO project_events (" + eventColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO NOTHING"
 )
 
-func insertUnit() string {
+func insertUnitText() string {
 	n := strings.Count(unitColumns, ",")
 	return "INSERT INTO units (" + unitColumns + ") VALUES (?" + strings.Repeat(", ?", n) + ") RETURNING id"
 }
 
-func updateUnit() string {
+func updateUnitText() string {
 	return "UPDATE units SET " + strings.ReplaceAll(unitColumns, ",", " = ?,") + " = ? WHERE id = ?"
 }
 
@@ -58,6 +58,10 @@ type unit struct {
 	state                       ledger.State
 	soleKey                     string
 	logOwedSince                time.Time
+	// What the row said before the batch; nil and empty for a new row.
+	before      *contribution
+	keysBefore  []string
+	placeBefore ledger.Place
 }
 
 // fields gives pointers to what the columns hold, in their order, for reading and for writing.
@@ -66,6 +70,7 @@ func (u *unit) fields() []any {
 	return []any{
 		&u.project, &u.repository, &u.digest, &u.state, &u.soleKey, &r.FirstSeq, (*micros)(&r.FirstSeenAt), &r.LastSeq,
 		&r.ReceivedSeq, (*micros)(&r.ReceivedAt), (*micros)(&r.PushedAt), &r.Pusher, &r.LastReceivedSeq,
+		&r.ConfirmedSeq, (*micros)(&r.ConfirmedPushedAt), &r.ConfirmedPusher,
 		&r.SignedSeq, (*micros)(&r.SignedAt), &r.VerifiedSeq, (*micros)(&r.VerifiedAt), &r.KeyID, &r.Format, &r.SignatureDigest, &r.How,
 		&r.SignaturesSeq, (*list[artifact.Evidence])(&r.Signatures), &r.Note,
 		(*list[artifact.Format])(&r.Owed), &r.OwedAsOf, (*list[ledger.Debt])(&r.Debts),
@@ -84,7 +89,7 @@ func newUnit(ref artifact.Ref) *unit {
 }
 
 // scan reads id and unitColumns.
-func (u *unit) scan(row interface{ Scan(dest ...any) error }) error {
+func (u *unit) scan(row scanner) error {
 	if err := row.Scan(append([]any{&u.id}, u.fields()...)...); err != nil {
 		return err
 	}
@@ -166,6 +171,23 @@ type data struct {
 	Change     *artifact.Change       `json:"change,omitempty"`
 	Sweep      *artifact.Sweep        `json:"sweep,omitempty"`
 	Outage     *artifact.OutageRecord `json:"outage,omitempty"`
+	Key        *artifact.KeyRecord    `json:"key,omitempty"`
+	Report     *artifact.ReportRecord `json:"report,omitempty"`
+	Epoch      *artifact.EpochRecord  `json:"epoch,omitempty"`
+}
+
+// dataOf gives what an event says beyond the other columns.
+func dataOf(e ledger.ProjectEvent) data {
+	return data{
+		Repository: e.Repository, Digest: e.Digest, Change: e.Change, Sweep: e.Sweep, Outage: e.Outage,
+		Key: e.Key, Report: e.Report, Epoch: e.Epoch,
+	}
+}
+
+// into fills in what dataOf has taken.
+func (d data) into(e *ledger.ProjectEvent) {
+	e.Repository, e.Digest, e.Change, e.Sweep, e.Outage = d.Repository, d.Digest, d.Change, d.Sweep, d.Outage
+	e.Key, e.Report, e.Epoch = d.Key, d.Report, d.Epoch
 }
 
 // Value implements driver.Valuer.

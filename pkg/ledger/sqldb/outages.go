@@ -3,7 +3,6 @@ package sqldb
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -20,26 +19,8 @@ const (
 		"cause = excluded.cause, detail = excluded.detail, waiting = excluded.waiting, deferred = excluded.deferred"
 )
 
-// outage brings what an entry tells of an outage together with what is known of it. They are few.
-func (b *batch) outage(ctx context.Context, o ledger.Outage) error {
-	known, err := scanOutage(b.stmts.selectOutage.QueryRowContext(ctx, o.Dependency, o.Program, o.Instance, micros(o.StartedAt)))
-	switch {
-	case err == nil:
-		o = known.Merge(o)
-	case !errors.Is(err, sql.ErrNoRows):
-		return err
-	}
-	var ended micros
-	if o.EndedAt != nil {
-		ended = micros(*o.EndedAt)
-	}
-	_, err = b.stmts.upsertOutage.ExecContext(ctx, o.Dependency, o.Program, o.Instance, micros(o.StartedAt), o.Seq, o.LastSeq,
-		micros(o.DetectedAt), ended, o.Cause, o.Detail, o.Waiting, o.Deferred)
-	return err
-}
-
 // scanOutage reads outageColumns.
-func scanOutage(row interface{ Scan(dest ...any) error }) (ledger.Outage, error) {
+func scanOutage(row scanner) (ledger.Outage, error) {
 	var o ledger.Outage
 	var ended micros
 	err := row.Scan(&o.Dependency, &o.Program, &o.Instance, (*micros)(&o.StartedAt), &o.Seq, &o.LastSeq,

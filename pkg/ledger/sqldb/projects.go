@@ -233,6 +233,6 @@ func scanEvent(rows *sql.Rows) (ledger.ProjectEvent, error) {
 	var e ledger.ProjectEvent
 	var d data
 	err := rows.Scan(&e.Seq, &e.Project, &e.Kind, (*micros)(&e.At), &e.Actor, &e.Origin, &e.Reason, &e.Detail, &d)
-	e.Repository, e.Digest, e.Change, e.Sweep, e.Outage = d.Repository, d.Digest, d.Change, d.Sweep, d.Outage
+	d.into(&e)
 	return e, err
 }

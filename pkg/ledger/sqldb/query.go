@@ -26,21 +26,6 @@ func (s *Store) Signatures(ctx context.Context, q ledger.Query) (ledger.Page, er
 	return page, nil
 }
 
-// reading runs f on one state of the database, and gives an error its kind.
-func (s *Store) reading(ctx context.Context, doing string, f func(tx *sql.Tx) error) error {
-	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return s.fail(ctx, doing, err)
-	}
-	err = f(tx)
-	// Nothing was written: there is nothing to commit, and a failed rollback only costs the connection.
-	_ = tx.Rollback()
-	if err != nil {
-		return s.fail(ctx, doing, err)
-	}
-	return nil
-}
-
 func (s *Store) page(ctx context.Context, tx *sql.Tx, filter ledger.Filter) (ledger.Page, error) {
 	units, err := s.units(ctx, tx, filter)
 	if err != nil {
@@ -81,21 +66,6 @@ func (s *Store) units(ctx context.Context, tx *sql.Tx, filter ledger.Filter) ([]
 		return u.scan(rows)
 	})
 	return units, err
-}
-
-// each calls scan with the rows of a query.
-func (s *Store) each(ctx context.Context, tx *sql.Tx, query string, args []any, scan func(rows *sql.Rows) error) error {
-	rows, err := tx.QueryContext(ctx, s.dialect.rebind(query), args...)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }() // Err tells
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }
 
 // selectUnits writes the query. Only text of this function becomes SQL; what the caller asked for becomes parameters.

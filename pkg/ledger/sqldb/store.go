@@ -5,166 +5,146 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/ledger"
 )
 
-// schemaTable holds which migrations have been applied.
-const schemaTable = "ledger_schema"
-
 // defaultReaders is enough to keep the disk busy.
 const defaultReaders = 4
 
-// Config says which database to use.
+// Config says which database to use: Path or Postgres is required, and not both.
 type Config struct {
 	// Path is the SQLite file. It is made if it is missing; its folder must exist.
 	Path string
+	// Postgres names a PostgreSQL database.
+	Postgres *Postgres
 	// Readers is how many queries run at the same time; 0 means 4.
 	Readers int
-	// Logger gets an error if a damaged database is set aside. The zero value is silent.
+	// Logger is told when a database is set aside, does not answer, or is replaced. The zero value is silent.
 	Logger zerolog.Logger
 }
 
 // Store is a view in a database. It is safe for concurrent use. Its errors are faults, transient unless a person has to
 // do something, except [ledger.ErrOtherBasis], [ledger.InvalidQueryError] and those of a context that is done.
+//
+// The tables that it serves can change beneath it: another receiver has put a new view in the place of the old one, or the file
+// was deleted. [Store.Position] notices, so whoever follows the stream must ask for it now and then.
 type Store struct {
 	dialect dialect
-	write   *sql.DB
-	read    *sql.DB
-	stmts   statements
+	backend backend
+	logger  zerolog.Logger
+
+	ending  chan struct{} // closed by Close
+	opening sync.Mutex    // held while a view is opened or put in the place of another
+
+	mu      sync.Mutex
+	current *view // guarded by mu: nil while there is none that can be used
+	missing error // guarded by mu: why there is none
+	closed  bool  // guarded by mu
+}
+
+// backend is where views are kept. Its methods are called by one goroutine at a time.
+type backend interface {
+	// open opens the view that is served, and makes it if there is none. It brings its schema up to date.
+	open(ctx context.Context) (*view, error)
+	// moved says whether what is served is another view than this one by now, or whether this one has lost its place: then
+	// lost is true, and nobody may use it any more when the next one is opened.
+	moved(ctx context.Context, v *view) (moved, lost bool, err error)
+	// beside makes an empty view beside the one that is served, and keeps others from doing so until the function that it gives is called.
+	beside(ctx context.Context) (v *view, unlock func(), err error)
+	// promote makes next the view that is served, in the place of old, if the position of old is not beyond that of next: false if it
+	// is. From then on nobody can write to old: its generation is another.
+	promote(ctx context.Context, old, next *view) (bool, error)
+	// keepReplaced is for how long other programs need a view that was replaced.
+	keepReplaced() time.Duration
+	// drop deletes a view that is closed and not served.
+	drop(ctx context.Context, name string) error
+	close() error
 }
 
 // Open opens the database, checks that it is whole, and brings its schema up to date. It refuses a schema that is newer
 // than this program, and a database that holds other tables. The caller must Close the store.
 //
-// A damaged database is set aside: its files are renamed to *.damaged-<unix time>, for people to look at, and a new one
-// is made. Nothing is lost by that, because the view is filled again from the stream.
+// A damaged SQLite database is set aside: its files are renamed to *.damaged-<unix time>, for people to look at, and a new one
+// is made. Nothing is lost by that, because the view is filled again from the stream. A PostgreSQL server that does not answer is
+// no error: the store says so until [Store.Position] finds it there.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	if cfg.Path == "" {
-		return nil, errors.New("opening the ledger's view: no path is given")
+	if (cfg.Path == "") == (cfg.Postgres == nil) {
+		return nil, errors.New("opening the ledger's view: a path is required, or else a PostgreSQL database")
 	}
 	if cfg.Readers == 0 {
 		cfg.Readers = defaultReaders
 	}
-	s := &Store{dialect: sqliteDialect()}
-	err := s.open(ctx, cfg)
-	if err != nil && ctx.Err() == nil && s.dialect.damaged(err) {
-		aside, failed := setAside(cfg.Path, time.Now())
-		if failed != nil {
-			return nil, s.fail(ctx, "opening the ledger's view", errors.Join(err, failed))
+	s := &Store{logger: cfg.Logger, ending: make(chan struct{})}
+	if cfg.Postgres == nil {
+		s.dialect = sqliteDialect()
+		s.backend = &sqliteFiles{path: cfg.Path, readers: cfg.Readers, dialect: s.dialect, logger: cfg.Logger}
+	} else {
+		s.dialect = postgresDialect()
+		server, err := newPostgresServer(*cfg.Postgres, s.dialect, cfg.Logger)
+		if err != nil {
+			return nil, fmt.Errorf("opening the ledger's view: %w", err)
 		}
-		cfg.Logger.Error().Err(err).Str("file", cfg.Path).Str("set_aside", aside).
-			Msg("database of the ledger's view is damaged; it was set aside, and a new one is filled from the stream")
-		err = s.open(ctx, cfg)
+		s.backend = server
 	}
-	if err != nil {
-		return nil, s.fail(ctx, "opening the ledger's view", err)
+	err := s.reopen(ctx)
+	if err == nil {
+		return s, nil
 	}
+	err = s.fail(ctx, "opening the ledger's view", err)
+	if cfg.Postgres == nil || ctx.Err() != nil || !fault.Is(err, fault.Transient) {
+		return nil, errors.Join(err, s.backend.close())
+	}
+	s.logger.Warn().Err(err).Msg("database of the ledger's view does not answer: it is filled once it does")
 	return s, nil
 }
 
-// open leaves no connection open if it fails.
-func (s *Store) open(ctx context.Context, cfg Config) (err error) {
-	if s.write, s.read, err = openSQLite(ctx, cfg.Path, cfg.Readers); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			// What closing says adds nothing: a damaged database says the same once more.
-			_ = s.Close()
-		}
-	}()
-	if err := s.dialect.check(ctx, s.write); err != nil {
-		return err
-	}
-	if err := s.migrate(ctx); err != nil {
-		return err
-	}
-	s.stmts, err = prepare(ctx, s.write, s.dialect)
-	return err
-}
-
-// Close ends all connections. It waits for queries in progress.
+// Close ends all connections. It waits for queries in progress. It must be called once.
 func (s *Store) Close() error {
-	return errors.Join(s.stmts.close(), s.read.Close(), s.write.Close())
+	close(s.ending)
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	s.mu.Lock()
+	v := s.current
+	s.current, s.missing, s.closed = nil, errClosed, true
+	s.mu.Unlock()
+	if v == nil {
+		return s.backend.close()
+	}
+	s.retire(v)
+	<-v.ended
+	return errors.Join(v.closing, s.backend.close())
 }
 
-// migrate applies what is missing. Each migration is one transaction: a crash leaves it applied or not.
-func (s *Store) migrate(ctx context.Context) error {
-	files, err := s.dialect.migrations()
-	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
-	}
-	var tables, own int
-	err = s.write.QueryRowContext(ctx, s.dialect.tables).Scan(&tables)
-	if err != nil {
-		return fmt.Errorf("looking at the schema: %w", err)
-	}
-	provider, err := goose.NewProvider(s.dialect.goose, s.write, files,
-		goose.WithTableName(schemaTable), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
-	}
-	if tables > 0 {
-		err = s.write.QueryRowContext(ctx, s.dialect.rebind(s.dialect.tables+" AND name = ?"), schemaTable).Scan(&own)
-		if err != nil {
-			return fmt.Errorf("looking at the schema: %w", err)
-		}
-		if own == 0 {
-			return fault.Newf(fault.Permanent, fault.StorageUnavailable,
-				"the database holds tables of another program: name a file of its own for the ledger's view")
-		}
-	}
-	current, known, err := provider.GetVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the schema's version: %w", err)
-	}
-	if current > known {
-		return fault.Newf(fault.Permanent, fault.NewerVersion,
-			"the database has schema version %d, this program knows up to %d: use the newer program, or delete the database and let it be rebuilt",
-			current, known)
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("bringing the schema from version %d to %d: %w", current, known, err)
-	}
-	return nil
-}
-
-// Position gives how far the view has come.
+// Position gives how far the view has come. It is the one that opens a view again which was lost.
 func (s *Store) Position(ctx context.Context) (ledger.Position, error) {
-	position, err := scanPosition(s.read.QueryRowContext(ctx, selectPosition))
+	if err := s.settle(ctx); err != nil {
+		return ledger.Position{}, s.fail(ctx, "opening the ledger's view again", err)
+	}
+	var position ledger.Position
+	err := s.reading(ctx, "reading the position", func(tx *sql.Tx) (err error) {
+		position, err = scanPosition(tx.QueryRowContext(ctx, selectPosition))
+		return err
+	})
 	if err != nil {
-		return ledger.Position{}, s.fail(ctx, "reading the position", err)
+		return ledger.Position{}, err
 	}
 	return position, nil
 }
 
 // Reset deletes all rows and begins anew, provided that the view still stands where the caller saw it.
 func (s *Store) Reset(ctx context.Context, seen ledger.Position, stream time.Time, rules int) (ledger.Position, error) {
-	next := ledger.Position{Basis: ledger.Basis{Stream: stream, Rules: rules, Generation: seen.Generation + 1}}
-	err := s.transaction(ctx, func(tx *sql.Tx) error {
-		position, err := scanPosition(tx.StmtContext(ctx, s.stmts.lockPosition).QueryRowContext(ctx))
-		if err != nil {
-			return err
-		}
-		if !position.Equal(seen) {
-			return ledger.ErrOtherBasis
-		}
-		for _, empty := range []string{"DELETE FROM tags", "DELETE FROM parents", "DELETE FROM units", "DELETE FROM project_events", "DELETE FROM outages"} {
-			if _, err := tx.ExecContext(ctx, empty); err != nil {
-				return err
-			}
-		}
-		_, err = tx.ExecContext(ctx, s.dialect.rebind(
-			"UPDATE view_position SET stream_created = ?, rules = ?, generation = ?, seq = 0 WHERE id = 1"),
-			stream.UTC().Format(time.RFC3339Nano), next.Rules, next.Generation)
-		return err
-	})
+	v, err := s.acquire()
+	if err != nil {
+		return ledger.Position{}, s.fail(ctx, "resetting the view", err)
+	}
+	defer s.release(v)
+	next, err := v.reset(ctx, seen, stream, rules)
 	if err != nil {
 		return ledger.Position{}, s.fail(ctx, "resetting the view", err)
 	}
@@ -173,14 +153,12 @@ func (s *Store) Reset(ctx context.Context, seen ledger.Position, stream time.Tim
 
 // transaction runs f in a transaction of the writer. A crash before the commit undoes everything, one after it nothing.
 func (s *Store) transaction(ctx context.Context, f func(tx *sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+	v, err := s.acquire()
 	if err != nil {
 		return err
 	}
-	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
+	defer s.release(v)
+	return v.transaction(ctx, f)
 }
 
 // fail gives an error its kind.
@@ -194,27 +172,10 @@ func (s *Store) fail(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, ledger.ErrOtherBasis)
 	case errors.As(err, &known):
 		return fmt.Errorf("%s: %w", doing, err)
-	case s.dialect.damaged(err):
-		return fault.Newf(fault.Permanent, fault.StorageUnavailable,
-			"%s: the database is damaged: start this program again, which sets the file aside and fills a new one: %w", doing, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fault.Newf(fault.Transient, fault.Timeout, "%s: the database took too long: ask for less: %w", doing, context.DeadlineExceeded)
 	default:
-		return fault.Newf(fault.Transient, fault.StorageUnavailable, "%s: %w", doing, err)
+		kind, reason, what := s.dialect.kind(err)
+		return fault.Newf(kind, reason, "%s: %s%w", doing, what, err)
 	}
-}
-
-func scanPosition(row *sql.Row) (ledger.Position, error) {
-	var position ledger.Position
-	var created string
-	if err := row.Scan(&created, &position.Rules, &position.Generation, &position.Seq); err != nil {
-		return ledger.Position{}, err
-	}
-	if created == "" {
-		return position, nil
-	}
-	stream, err := time.Parse(time.RFC3339Nano, created)
-	if err != nil {
-		return ledger.Position{}, fmt.Errorf("reading when the stream was created: %w", err)
-	}
-	position.Stream = stream
-	return position, nil
 }

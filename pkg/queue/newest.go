@@ -1,0 +1,23 @@
+package queue
+
+import (
+	"context"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
+)
+
+// NewestOf gives the newest event of a kind, of any kind if that is empty; false if the ledger has none. What cannot be read comes
+// as an entry with a zero event. It sees every event whose Record returned before.
+//
+// The error is a transient fault.
+func (c *Client) NewestOf(ctx context.Context, kind artifact.Kind) (entry artifact.Entry, found bool, err error) {
+	filter := c.ledgerFilter()
+	if kind != "" {
+		filter = "ledger.v1." + c.cfg.Harbor + "." + string(kind) + ".>"
+	}
+	msg, err := c.lastMessage(ctx, streamLedger, filter)
+	if err != nil || msg == nil {
+		return artifact.Entry{}, false, err
+	}
+	return c.past(stored{subject: msg.Subject, seq: msg.Sequence, data: msg.Data}), true, nil
+}
