@@ -28,9 +28,11 @@ func (oneRow) Each(_ context.Context, _ ledger.Query, fn func(ledger.Row) error)
 }
 
 func (oneRow) Coverage(context.Context, []string) (map[string]ledger.Coverage, error) {
-	return nil, nil
+	return map[string]ledger.Coverage{}, nil
 }
-func (oneRow) Names(context.Context) ([]string, error) { return nil, nil }
+func (oneRow) Names(context.Context) ([]string, error) {
+	return []string{}, nil
+}
 
 func TestReportVerify(t *testing.T) {
 	t.Parallel()

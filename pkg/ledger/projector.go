@@ -245,7 +245,7 @@ func (p *Projector) untilReplaced(ctx context.Context, basis Basis) error {
 		position, err := p.view.Position(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // nobody asks any more
 		case err != nil:
 			return fmt.Errorf("asking for the view's position: %w", err)
 		case !position.Basis.Equal(basis) || position.Seq < applied:

@@ -21,7 +21,7 @@ func SignTimeBucket(d time.Duration) int {
 	}
 	ms := uint64(d.Milliseconds()) //nolint:gosec // it is not negative
 	if ms < bucketsPerDoubling {
-		return int(ms) //nolint:gosec // it is less than 8
+		return int(ms)
 	}
 	shift := bits.Len64(ms) - bits.Len(bucketsPerDoubling)
 	return min(bucketsPerDoubling*shift+int(ms>>shift), lastSignTimeBucket) //nolint:gosec // what is left is less than 16

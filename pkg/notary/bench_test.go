@@ -52,7 +52,6 @@ func BenchmarkProof(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer store.Close() //nolint:errcheck // the folder is removed
 	const count = 1_000_000
 	m := long(b, key, count)
 	n, err := notary.New(notary.Config{Ledger: m, Key: key, Store: store, Now: now.Now})
@@ -81,6 +80,10 @@ func BenchmarkProof(b *testing.B) {
 		}
 	}
 	b.ReportMetric(count/stored.Seconds(), "stored/s")
+	b.StopTimer()
+	if err := store.Close(); err != nil { // moves the log into the file
+		b.Fatal(err)
+	}
 	if info, err := os.Stat(path); err == nil {
 		b.ReportMetric(float64(info.Size())/count, "bytes/event")
 	}

@@ -399,7 +399,7 @@ func TestCheckSnapshotReadsEveryEntry(t *testing.T) {
 	state := archive.Header{Name: "state.json"}
 	end := archive.Header{}
 	msg := func(seq uint64) archive.Header {
-		return archive.Header{Name: "ledger.v1.x", Sequence: seq, Timestamp: int64(seq)}
+		return archive.Header{Name: "ledger.v1.x", Sequence: seq, Timestamp: 1}
 	}
 	description := []byte(`{"config":{"name":"LEDGER"},"state":{"messages":2,"first_seq":1,"last_seq":2}}`)
 	for _, c := range []struct {

@@ -229,6 +229,16 @@ func TestExportEndsWithItsReader(t *testing.T) {
 	}
 }
 
+// A query that has no rows at the moment ends as well.
+func TestExportEndsWithItsReaderWhileTheDatabaseThinks(t *testing.T) {
+	t.Parallel()
+	gone := errors.New("gone")
+	_, err := exporter(t, configured(t, &view{rows: 700, row: func(i int) ledger.Row { return rowOf(8*i + 1) }, waits: true}, newKey(t, "k"))).Export(t.Context(), &failing{1000, gone}, report.Request{Format: report.CSV})
+	if !errors.Is(err, gone) {
+		t.Errorf("Export = %v, want the writer's error", err)
+	}
+}
+
 func TestExportEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -29,6 +29,8 @@ type view struct {
 	// err ends the rows behind the last one.
 	err   error
 	ended error // what the query ended with
+	// waits makes the query wait behind its rows, as a slow database does.
+	waits bool
 }
 
 func (v *view) Each(ctx context.Context, _ ledger.Query, fn func(ledger.Row) error) (ledger.Position, error) {
@@ -39,6 +41,11 @@ func (v *view) Each(ctx context.Context, _ ledger.Query, fn func(ledger.Row) err
 		if v.ended = fn(v.row(i)); v.ended != nil {
 			return ledger.Position{}, v.ended
 		}
+	}
+	if v.waits {
+		<-ctx.Done()
+		v.ended = ctx.Err()
+		return ledger.Position{}, v.ended
 	}
 	v.ended = v.err
 	return ledger.Position{Basis: ledger.Basis{Stream: started}, Seq: 4711}, v.err

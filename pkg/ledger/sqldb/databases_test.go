@@ -2,14 +2,13 @@ package sqldb_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"database/sql"
 
 	"go.uber.org/goleak"
 

@@ -58,7 +58,7 @@ func table2text(tb ledgertest.TB, db *sql.DB, query string) []string {
 		for i, name := range columns {
 			// The column evidence is an aid of SQLite's.
 			if name != "id" && name != "unit_id" && name != "evidence" {
-				fields[name] = fmt.Sprintf("%v", *values[i].(*any)) //nolint:forcetypeassert // as made above
+				fields[name] = fmt.Sprintf("%v", *values[i].(*any)) //nolint:forcetypeassert,errcheck // as made above
 			}
 		}
 		var line strings.Builder

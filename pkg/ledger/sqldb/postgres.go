@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"regexp"
@@ -167,9 +168,7 @@ func (p *postgresServer) pool(schema string, connections int, parameters map[str
 		// The answers are pages: compiling a query takes longer than it saves.
 		"jit": "off",
 	}
-	for name, value := range parameters {
-		cfg.RuntimeParams[name] = value
-	}
+	maps.Copy(cfg.RuntimeParams, parameters)
 	db := stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
 		if p.cfg.PasswordFile == "" {
 			return nil

@@ -23,7 +23,7 @@ func (s *Store) readingFor(ctx context.Context, limit time.Duration, doing strin
 	defer s.release(v)
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(v.life, func() { cancel(errLost) })()
+	defer context.AfterFunc(v.life, func() { cancel(errLost) })() //nolint:contextcheck // the view may end before the caller
 	if limit > 0 {
 		timed, stop := context.WithTimeout(bounded, limit)
 		defer stop()

@@ -84,6 +84,7 @@ func reached(tb testing.TB, store *sqldb.Store, seq uint64) {
 // after that, in both, and after opening again, and nothing must remain of the old one.
 func TestRebuildBeside(t *testing.T) {
 	onBoth(t, func(t *testing.T, d database) {
+		t.Helper()
 		stream, last := filled(t, 60)
 		one := d.open(t)
 		projecting(t, stream, one)
@@ -156,6 +157,7 @@ func left(t *testing.T, d database) {
 // TestRebuildThatFails leaves the old view as it was, and can be tried again.
 func TestRebuildThatFails(t *testing.T) {
 	onBoth(t, func(t *testing.T, d database) {
+		t.Helper()
 		stream, last := filled(t, 10)
 		store := d.open(t)
 		projecting(t, stream, store)

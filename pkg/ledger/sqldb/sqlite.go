@@ -148,7 +148,7 @@ func (f *sqliteFiles) moved(_ context.Context, v *view) (moved, lost bool, err e
 		return false, false, fmt.Errorf("looking at the database: %w", err)
 	}
 	lost = err != nil || !os.SameFile(v.file, now)
-	return lost, lost, nil
+	return lost, lost, nil //nolint:nilerr // that it is not there is the answer
 }
 
 func (f *sqliteFiles) beside(ctx context.Context) (*view, func(), error) {
