@@ -20,13 +20,15 @@ type Check struct {
 	// Run says what is not well. It must be safe for concurrent use and return when ctx ends; its error goes to whoever can
 	// reach the listener, so it holds nothing secret.
 	Run func(ctx context.Context) error
+	// Optional says that the process does its main work without: the check is shown, and decides nothing.
+	Optional bool
 }
 
 // OpsConfig is what the operations routes need.
 type OpsConfig struct {
 	// Gatherer gives the metrics. Required.
 	Gatherer prometheus.Gatherer
-	// Checks decide on readiness, in this order. None means always ready until drained.
+	// Checks decide on readiness, in this order, unless they are optional. None means always ready until drained.
 	Checks []Check
 	// CheckTimeout bounds each check. Default: 1 s.
 	CheckTimeout time.Duration
@@ -114,7 +116,7 @@ func (o *Ops) Ready(ctx context.Context) Readiness {
 		result := CheckResult{Name: check.Name, OK: true}
 		if err := o.run(ctx, check); err != nil {
 			result.OK, result.Error = false, err.Error()
-			r.Ready = false
+			r.Ready = r.Ready && check.Optional
 		}
 		r.Checks = append(r.Checks, result)
 	}

@@ -16,26 +16,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
-	"github.com/harborseal/harborseal/pkg/access"
-	"github.com/harborseal/harborseal/pkg/api"
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
 	"github.com/harborseal/harborseal/pkg/dependency"
 	"github.com/harborseal/harborseal/pkg/egress"
 	"github.com/harborseal/harborseal/pkg/enroll"
-	"github.com/harborseal/harborseal/pkg/failpoint"
 	"github.com/harborseal/harborseal/pkg/harbor"
 	"github.com/harborseal/harborseal/pkg/httpserver"
 	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/ledger/sqldb"
 	"github.com/harborseal/harborseal/pkg/lifecycle"
+	"github.com/harborseal/harborseal/pkg/notary"
 	"github.com/harborseal/harborseal/pkg/policy"
 	"github.com/harborseal/harborseal/pkg/policy/book"
 	"github.com/harborseal/harborseal/pkg/preflight"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/reconcile"
+	"github.com/harborseal/harborseal/pkg/report"
+	"github.com/harborseal/harborseal/pkg/status"
 	"github.com/harborseal/harborseal/pkg/telemetry"
-	"github.com/harborseal/harborseal/pkg/webhook"
 )
 
 const (
@@ -66,11 +65,25 @@ type App struct {
 	health   *httpserver.Ops
 	monitor  *dependency.Monitor
 	gauges   *ledger.Gauges
+	// Of the report: who is told that it was read, what exports it, what tells how single images stand, and what rebuilds the view.
+	reads     *report.Recorder
+	exports   *report.Exporter
+	status    *status.Service
+	projector *ledger.Projector
+	rebuilder *ledger.Rebuilder
+	// Of the tamper evidence; nil without a ledger key.
+	ledgerKey  *notary.Key
+	ledgerKeys *notary.Keys
+	notary     *notary.Notary
+	prover     *notary.Prover
+	// instance tells receivers apart.
+	instance string
 
 	// What follows is set by the start of its part, before any part that uses it starts. Health checks may come earlier:
 	// they wait for connected.
 	server    *queue.Server
 	queue     *queue.Client
+	places    *queue.Places
 	connected chan struct{}
 	// made is when New began.
 	made time.Time
@@ -84,12 +97,15 @@ func New(ctx context.Context, cfg *config.Receiver, logger zerolog.Logger) (*App
 	if a.dialer, err = egress.NewDialer(egress.Config{RecordFile: cfg.Egress.RecordFile, Resolver: cfg.Egress.Resolver}); err != nil {
 		return nil, err
 	}
-	if a.store, err = sqldb.Open(ctx, sqldb.Config{Path: cfg.Ledger.SQLite.Path, Logger: logger}); err != nil {
+	if err = a.openStore(ctx); err != nil {
 		return nil, errors.Join(err, a.dialer.Close())
 	}
 	engine, err := a.build() //nolint:contextcheck // what it makes is asked with contexts of its own
 	if err == nil {
 		err = a.watchDependencies()
+	}
+	if err == nil {
+		err = a.buildProjection()
 	}
 	if err == nil {
 		a.gauges, err = ledger.NewGauges(ledger.GaugesConfig{View: a.store, Registerer: a.registry, Logger: logger})
@@ -111,104 +127,11 @@ func Check(_ context.Context, cfg *config.Receiver) error {
 	return errors.Join(config.CheckFiles(cfg), err, checkConnections(cfg))
 }
 
-// build makes what serves the public door.
-func (a *App) build() (*gin.Engine, error) {
-	var err error
-	if a.declared, err = a.cfg.Declared(); err != nil {
-		return nil, err
-	}
-	a.policies = book.New(policy.Terms{})
-	if err := a.buildHarbor(); err != nil {
-		return nil, err
-	}
-	if err := a.buildEnroll(); err != nil {
-		return nil, err
-	}
-	engine, err := httpserver.NewEngine(a.logger, a.registry, a.cfg.HTTP.TrustedProxies)
-	if err != nil {
-		return nil, err
-	}
-	w := a.cfg.Webhook
-	hooks, err := webhook.New(webhook.Config{
-		SecretFiles: w.SecretFiles, Secrets: a.enroll, OwnOperators: w.OwnOperators, HarborName: a.cfg.Harbor.Name,
-		Policies: a.policies, Queue: connectedQueue{a}, Rate: policy.Rate{PerSecond: w.Rate.PerSecond, Burst: w.Rate.Burst},
-		Logger: a.logger, Registerer: a.registry, Now: failpoint.Now,
-	})
-	if err != nil {
-		return nil, err
-	}
-	hooks.Register(engine)
-	report, err := a.buildAPI()
-	if err != nil {
-		return nil, err
-	}
-	report.Register(engine)
-	return engine, nil
-}
-
-// buildHarbor makes the client with the receiver's own account, where there is one.
-func (a *App) buildHarbor() error {
-	h := a.cfg.Harbor
-	if !h.Managed() {
-		return nil
-	}
-	var err error
-	if a.transport, err = egress.NewTransport(a.dialer, h.CAFile); err != nil {
-		return err
-	}
-	a.harbor, err = harbor.New(harbor.Config{
-		URL: h.URL, Username: h.Username, SecretFile: h.SecretFile, Timeout: h.Timeout, Transport: a.transport, Registerer: a.registry,
-	})
-	return err
-}
-
-func (a *App) buildEnroll() error {
-	w := a.cfg.Webhook
-	cfg := enroll.Config{
-		HarborName: a.cfg.Harbor.Name, Account: a.cfg.Harbor.Username, Queue: connectedQueue{a}, Book: a.policies,
-		WebhookURL: w.URL, MasterFiles: w.MasterSecretFiles, Interval: a.cfg.Drift.Interval,
-		Logger: a.logger, Registerer: a.registry, Now: failpoint.Now,
-	}
-	if a.harbor != nil {
-		cfg.Harbor = a.harbor
-		cfg.As = func(authorization string) enroll.Caller { return a.harbor.As(authorization) }
-	}
-	var err error
-	a.enroll, err = enroll.New(cfg)
-	return err
-}
-
-func (a *App) buildAPI() (*api.API, error) {
-	keys, err := loadKeys(a.cfg.Keys)
-	if err != nil {
-		return nil, err
-	}
-	who := access.Config{
-		TokensFile: a.cfg.API.TokensFile, Auditors: a.cfg.API.Auditors, Logger: a.logger, Registerer: a.registry,
-		// The store is opened before the door, but not where the configuration is only checked.
-		Names: func(ctx context.Context) ([]string, error) { return a.store.Names(ctx) },
-	}
-	if a.harbor != nil {
-		who.Harbor = accounts{a.harbor}
-	}
-	guard, err := access.New(who)
-	if err != nil {
-		return nil, err
-	}
-	letters, err := a.deadLetters()
-	if err != nil {
-		return nil, err
-	}
-	return api.New(api.Config{
-		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, DeadLetters: letters, Access: guard, Trust: a.trust,
-		Registry: a.cfg.Harbor.PublicHost, Keys: keys, Logger: a.logger,
-	})
-}
-
 func (a *App) listen(engine *gin.Engine) error {
 	var err error
 	if a.health, a.ops, err = shell.NewOps(a.cfg.Ops.Listen, a.registry, a.logger,
-		httpserver.Check{Name: "policies", Run: a.checkPolicies}, httpserver.Check{Name: "queue", Run: a.checkQueue}); err != nil {
+		httpserver.Check{Name: "policies", Run: a.checkPolicies}, httpserver.Check{Name: "queue", Run: a.checkQueue},
+		httpserver.Check{Name: "report", Run: a.checkReport, Optional: true}); err != nil {
 		return err
 	}
 	public := httpserver.Config{
@@ -260,10 +183,6 @@ func (a *App) checkQueue(ctx context.Context) error {
 
 // Run serves until ctx ends, then finishes the requests in hand within the limit of the configuration.
 func (a *App) Run(ctx context.Context) error {
-	projector, err := ledger.NewProjector(ledger.ProjectorConfig{Source: connectedQueue{a}, View: a.store, Logger: a.logger, Registerer: a.registry})
-	if err != nil {
-		return err
-	}
 	g := lifecycle.New(a.cfg.Shutdown.Drain + stopMargin)
 	g.Add("connections", lifecycle.Component{Stop: func(context.Context) error {
 		if a.transport != nil {
@@ -279,24 +198,27 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go("queue start", a.startQueue)
 	g.Go("probing dependencies", a.monitor.Run)
 	g.Go("metrics of the report", a.gauges.Run)
-	a.addWork(g, projector)
+	a.addWork(g)
+	g.Go("waking who waits", a.status.Run)
 	shell.AddListener(g, "public listener", a.public)
+	// Who waits for a signature is answered before the listener waits for them.
+	g.Add("waiting questions", lifecycle.Component{Stop: func(context.Context) error { a.status.Drain(); return nil }})
 	// The last to be added is the first to stop: no new traffic is sent to a program that drains.
 	g.Add("readiness", lifecycle.Component{Stop: func(context.Context) error { a.health.Drain(); return nil }})
 	a.logger.Info().Str("version", telemetry.Version()).Str("url", a.public.URL()).Str("ops", a.ops.Addr().String()).
 		Bool("embedded_queue", a.cfg.Queue.Embedded.Enabled).Bool("sees_to_webhooks", a.harbor != nil).
 		Int("declared_policies", len(a.cfg.Policies)).Msg("receiver starts")
-	err = g.Run(ctx)
+	err := g.Run(ctx)
 	a.logger.Info().Msg("receiver has stopped")
 	return err
 }
 
 // addWork adds what needs the queue.
-func (a *App) addWork(g *lifecycle.Group, projector *ledger.Projector) {
+func (a *App) addWork(g *lifecycle.Group) {
 	add := func(name string, run func(context.Context) error) { g.Go(name, a.onceConnected(run)) }
 	add("measuring the queue", func(ctx context.Context) error { return a.queue.MeasureUsage(ctx) })
-	add("ledger projection", projector.Run)
-	known := memory{view: a.store, projector: projector}
+	a.addReport(add)
+	known := memory{view: a.store, projector: a.projector}
 	add("answers about digests", a.answer(reconcile.TopicKnown, reconcile.AnswerKnown(known)))
 	add("answers about projects", a.answer(reconcile.TopicUnits, reconcile.AnswerUnits(known)))
 	add("answers to the doctor", a.answer(preflight.ReceiverTopic, preflight.ReceiverHandler(a.preflight)))
@@ -402,7 +324,7 @@ func (a *App) connect(ctx context.Context) error {
 		client.Close()
 		return err
 	}
-	a.queue = client
+	a.queue, a.places = client, client.Places()
 	close(a.connected)
 	return nil
 }

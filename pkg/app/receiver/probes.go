@@ -22,6 +22,7 @@ func (a *App) watchDependencies() error {
 	if err != nil {
 		return fmt.Errorf("asking for the host's name: %w", err)
 	}
+	a.instance = fmt.Sprintf("%s:%d", host, os.Getpid())
 	// Only its dialer matters to the queue.
 	dialling, err := egress.NewTransport(a.dialer, "")
 	if err != nil {
@@ -45,7 +46,7 @@ func (a *App) watchDependencies() error {
 		})
 	}
 	a.monitor, err = dependency.New(dependency.Config{
-		Program: "receiver", Instance: fmt.Sprintf("%s:%d", host, os.Getpid()), Probes: probes, Interval: a.cfg.Probe.Interval,
+		Program: "receiver", Instance: a.instance, Probes: probes, Interval: a.cfg.Probe.Interval,
 		Record: func(ctx context.Context, e artifact.Event) error {
 			_, err := connectedQueue{a}.Record(ctx, e)
 			return err

@@ -13,6 +13,7 @@ import (
 func TestOneAndEach(t *testing.T) { onBoth(t, testOneAndEach) }
 
 func testOneAndEach(t *testing.T, d database) {
+	t.Helper()
 	store := d.open(t)
 	position, err := store.Reset(t.Context(), ledger.Position{}, ledgertest.Epoch(), ledger.Rules)
 	if err != nil {
