@@ -14,6 +14,7 @@ import (
 	app "github.com/harborseal/harborseal/pkg/app/receiver"
 	"github.com/harborseal/harborseal/pkg/app/shell"
 	"github.com/harborseal/harborseal/pkg/config"
+	"github.com/harborseal/harborseal/pkg/ledger"
 	"github.com/harborseal/harborseal/pkg/notary"
 	"github.com/harborseal/harborseal/pkg/printable"
 )
@@ -32,7 +33,7 @@ func ledgerCommand(ctx context.Context, c *shell.Call) error {
 		return err
 	}
 	if len(words) != 1 {
-		return errors.New("want one of: receiver ledger verify, receiver ledger new-key")
+		return errors.New("want one of: receiver ledger verify, receiver ledger rebuild, receiver ledger new-key")
 	}
 	cfg, err := f.load()
 	if err != nil {
@@ -41,10 +42,12 @@ func ledgerCommand(ctx context.Context, c *shell.Call) error {
 	switch words[0] {
 	case "verify":
 		return verifyLedger(ctx, c, f, cfg, *checkpoints)
+	case "rebuild":
+		return rebuildView(ctx, c, f, cfg)
 	case "new-key":
 		return newLedgerKey(c.Stdout, cfg, *out)
 	default:
-		return fmt.Errorf("unknown command %q: want one of: receiver ledger verify, receiver ledger new-key", words[0])
+		return fmt.Errorf("unknown command %q: want one of: receiver ledger verify, receiver ledger rebuild, receiver ledger new-key", words[0])
 	}
 }
 
@@ -110,6 +113,28 @@ func verifyLedger(ctx context.Context, c *shell.Call, f toolFlags, cfg *config.R
 		return errTampered
 	}
 	return nil
+}
+
+// rebuildView has a receiver fill its database anew, and shows how far it is.
+func rebuildView(ctx context.Context, c *shell.Call, f toolFlags, cfg *config.Receiver) error {
+	progress := shell.NewProgress(c.Stderr)
+	status, err := app.Rebuild(ctx, cfg, app.RebuildOptions{User: f.as, Progress: func(s ledger.RebuildStatus) {
+		progress.Step("event %d of %d, %.0f events/s; the old report is served meanwhile", s.Position, s.Last, s.EventsPerSecond)
+	}})
+	progress.Done()
+	if err != nil {
+		return err
+	}
+	if f.output == "json" {
+		raw, err := json.MarshalIndent(status, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = c.Stdout.Write(append(printable.JSON(raw), '\n'))
+		return err
+	}
+	_, err = fmt.Fprintf(c.Stdout, "the report was rebuilt from %d events (%.0f events/s), up to event %d\n", status.Events, status.EventsPerSecond, status.Position)
+	return err
 }
 
 // ledgerKeys are those whose notes count: of the key file, where this program may read it, and those that are named.

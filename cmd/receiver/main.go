@@ -37,7 +37,9 @@ Usage:
                                    make a ledger key, and print the verifier key for auditors
   receiver ledger verify --config FILE [--checkpoints FILE] [-o json]
                                    read the whole ledger and compare it with its checkpoints, and with those of a file
-  backup, restore, sweep and ledger verify take --nats-user NAME --nats-password-file FILE where the configuration's user has not the
+  receiver ledger rebuild --config FILE [-o json]
+                                   have the running receiver fill its database anew, and serve the old report meanwhile
+  backup, restore, sweep and ledger take --nats-user NAME --nats-password-file FILE where the configuration's user has not the
   rights that they need.
   receiver report verify FILE [--key VKEY] [--key-file FILE] [--allow-unsigned] [-o json]
                                    check an export of the report offline: its signature by the ledger key, that it is whole,

@@ -87,6 +87,9 @@ func (s *System) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := writeLedgerKey(s.LedgerKey()); err != nil {
+		return err
+	}
 	for _, p := range s.Receivers {
 		receiver := s.receiverConfig(p, webhookFile, natsFile, tokens)
 		if s.options.Managed {
@@ -127,6 +130,9 @@ func (s *System) receiverConfig(receiver *Program, webhookFile, natsFile, tokens
 		"ledger":   Config{"sqlite": Config{"path": s.LedgerOf(receiver)}},
 		"egress":   Config{"record_file": s.egress(receiver.Name)},
 		"shutdown": Config{"drain": "10s"},
+	}
+	if !o.Older {
+		Set(c, Config{"key_file": s.LedgerKey(), "file": s.Checkpoints(), "interval": "5s"}, "ledger", "checkpoint")
 	}
 	if o.NATS != nil {
 		Set(c, s.queueElsewhere(receiver, natsReceiver), "queue")

@@ -187,7 +187,7 @@ func SignerRights() []string {
 // ReceiverRights are the least rights that the receiver's robot needs where it sees to webhooks.
 func ReceiverRights() []string {
 	return []string{
-		"project:read", "notification-policy:create", "notification-policy:list", "notification-policy:read",
+		"project:read", "artifact:read", "repository:pull", "notification-policy:create", "notification-policy:list", "notification-policy:read",
 		"notification-policy:update", "notification-policy:delete",
 	}
 }

@@ -2,7 +2,10 @@ package harness
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"os"
@@ -30,6 +33,25 @@ func GenerateKeys(ctx context.Context, p Programs, dir, name string) (Keys, erro
 		return Keys{}, fmt.Errorf("making a key: %w\n%s", err, out)
 	}
 	return k, nil
+}
+
+// writeLedgerKey makes the key that signs checkpoints, unless it is there.
+func writeLedgerKey(path string) error {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return fmt.Errorf("making the ledger key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return fmt.Errorf("making the ledger key: %w", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return fmt.Errorf("making the ledger key: %w", err)
+	}
+	return nil
 }
 
 // Entry is the key as a signer uses it.

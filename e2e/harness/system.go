@@ -51,6 +51,8 @@ type Options struct {
 	Also []string
 	// Proxy is the proxy that all programs are told to use; nil for none.
 	Proxy *Proxy
+	// Older leaves out what receivers of before do not know: the ledger key.
+	Older bool
 	// Advertise is the origin by which Harbor reaches the receiver; empty means the loopback interface.
 	Advertise string
 	// EditReceiver and EditSigner change the configurations before they are written.
@@ -322,6 +324,12 @@ func (s *System) StoreDir() string { return s.path("nats") }
 
 // LedgerPath is the database of the first receiver's report.
 func (s *System) LedgerPath() string { return s.path("ledger.db") }
+
+// LedgerKey is the file of the ledger key, and Checkpoints the second place of the checkpoints.
+func (s *System) LedgerKey() string { return s.path("ledger.pem") }
+
+// Checkpoints is the file to which the receivers append their checkpoints.
+func (s *System) Checkpoints() string { return s.path("checkpoints.jsonl") }
 
 func (s *System) egress(program string) string { return s.path(program + ".egress") }
 

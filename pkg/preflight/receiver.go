@@ -42,7 +42,8 @@ func receiverNeeds() []need {
 	for _, action := range []string{"list", "read", "create", "update", "delete"} {
 		needs = append(needs, need{right: "notification-policy:" + action, required: true, lost: lost})
 	}
-	return needs
+	const unanswered = "nobody is told whether an image is signed (GET /api/v1/status)"
+	return append(needs, need{right: "artifact:read", lost: unanswered}, need{right: "repository:pull", lost: unanswered})
 }
 
 // Check does all checks for a project.
