@@ -137,7 +137,7 @@ func TestRollingUpgrade(t *testing.T) {
 			}
 			f := newFleet(t, 2, 0.1, harness.NATSOptions{Nodes: tt.nodes, OneAccount: true}, func(o *harness.Options) {
 				o.Programs.Receiver, o.Programs.Signer = older.Receiver, older.Signer
-				o.Receivers = tt.receivers
+				o.Receivers, o.Older = tt.receivers, true
 			})
 			f.start(t)
 			u := &upgrade{fleet: f, older: older, newer: env.programs, load: f.pushing(t, "app", 200*time.Millisecond)}
