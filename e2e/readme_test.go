@@ -187,6 +187,7 @@ func (r *reader) readmeReplacements(t *testing.T, section string) []replacement 
 		{"-u admin ", fmt.Sprintf("-u admin:%s ", r.harbor.Password)},
 		{"receiver new-token --name me", "receiver new-token --name me | tee token.out"},
 		{"echo 'me:…'", "sed -n 's/^line for api.tokens_file *//p' token.out"},
+		{"receiver ledger new-key --out ledger.pem --config receiver.yaml", "receiver ledger new-key --out ledger.pem --config receiver.yaml | tee ledger.out"},
 		// Neither Harbor nor the receiver has a certificate.
 		{`http: {listen: "0.0.0.0:8443", tls: {cert_file: tls.crt, key_file: tls.key}}`, plain[1]},
 		{"https://harbor.example.com", r.harbor.URL},
@@ -202,7 +203,6 @@ func (r *reader) readmeReplacements(t *testing.T, section string) []replacement 
 		// docker needs a daemon. What is waited for is asked for until it is there.
 		{"docker login " + r.harbor.Host, fmt.Sprintf("%q auth login %s -u admin -p %s", r.crane, r.harbor.Host, r.harbor.Password)},
 		{"docker push", fmt.Sprintf("%q push --insecure \"$HOME/app.tar\"", r.crane)},
-		{"sleep 5  ", "#"},
 		{"cosign trusted-root", fmt.Sprintf("%q trusted-root", r.cosign)},
 		{"cosign verify", fmt.Sprintf("eventually %q verify", r.cosign)},
 		{
@@ -225,6 +225,8 @@ func (r *reader) reportReplacements() []replacement {
 		{"-u ann ", "-H " + bearerOf + " "},
 		{"https://seal.example.com:8443", "http://" + r.public},
 		{"project=shop", "project=demo"},
+		// What the operator gave the auditor.
+		{"receiver report verify", "sed -n 's/^verifier key, for auditors *//p' ledger.out > ledger-keys.txt\nreceiver report verify"},
 	}
 }
 
@@ -309,6 +311,9 @@ func (r *reader) judge(t *testing.T, out string) {
 	}
 	if got := strings.Count(out, `{"ready":true`); got != 2 {
 		t.Errorf("programs that said that they are ready: got %d, want 2\n%s", got, out)
+	}
+	if !strings.Contains(out, "\n\"signed\"\n") {
+		t.Errorf("nobody was told that the image is signed\n%s", out)
 	}
 	judgeEnabling(t, out)
 	type row struct {
