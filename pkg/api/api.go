@@ -93,6 +93,8 @@ type Config struct {
 	Access guard
 	// Rotations may be nil: then the rate of signing anew after a change of keys is not told.
 	Rotations rotations
+	// Coverage reports how far projects are signed; nil means that there is no such path.
+	Coverage coverages
 	// Status says how images stand; nil means that there is no such path. Door asks for signatures; nil means that nobody can.
 	Status states
 	Door   door
@@ -175,6 +177,9 @@ func (a *API) Register(router gin.IRouter) {
 	known := open.Group("", a.authenticate)
 	known.GET("/signatures", a.recorded, a.getSignatures)
 	known.GET("/signatures/*reference", a.plain, a.getEvidence) // a repository has slashes
+	if a.cfg.Coverage != nil {
+		known.GET("/coverage", a.recorded, a.getCoverage)
+	}
 	known.GET("/projects", a.plain, a.getProjects)
 	known.GET("/events", a.getAllEvents)
 	known.GET("/outages", a.getOutages)

@@ -138,9 +138,17 @@ func TestParametersReachTheReport(t *testing.T) {
 		{"digest=" + digest, ledger.Query{Digest: digest}},
 		{"log_owed=true", ledger.Query{LogOwed: true}},
 		{"since=2026-01-31&until=2026-01-31T13:30:00%2B01:00", ledger.Query{Since: day, Until: day.Add(12*time.Hour + 30*time.Minute)}},
+		{"pushed_since=2026-01-31&pushed_until=2026-02-01", ledger.Query{PushedSince: day, PushedUntil: day.Add(24 * time.Hour)}},
+		{"signed_since=2026-01-31&signed_until=2026-02-01&sort=signed", ledger.Query{SignedSince: day, SignedUntil: day.Add(24 * time.Hour), Sort: "signed"}},
+		{
+			"tag=v1&key=k&format=both&pusher=robot%24ci&pusher_source=none&signed_only_by=k2&sort=-pushed",
+			ledger.Query{Tag: "v1", Key: "k", Format: ledger.Both, Pusher: "robot$ci", PusherSource: ledger.PusherNone, SignedOnlyBy: "k2", Sort: "-pushed"},
+		},
+		{"repository=shop%2F**", ledger.Query{Repository: "shop/**"}},
 	}
 	for _, tt := range tests {
 		rec := d.get(t, "/api/v1/signatures?"+tt.query, with(token))
+		tt.want.Total = true // on the first page
 		from.mu.Lock()
 		got := from.last
 		from.mu.Unlock()
@@ -196,11 +204,11 @@ func TestRow(t *testing.T) {
 	ledgertest.Apply(t, view, ledgertest.Begin(t, view), ledgertest.Entries(failed)...)
 	rec := open(t, view).get(t, "/api/v1/signatures", with(token))
 	want := `{"registry":"harbor.example.com","items":[{"project":"demo","repository":"demo/app","digest":"` + ref.Digest() + `","media_type":"",` +
-		`"parents":[],"parents_total":0,"tags":[],"tags_total":0,"pusher":"","pushed_at":null,` +
+		`"parents":[],"parents_total":0,"tags":[],"tags_total":0,"pusher":"","pusher_source":"none","pushed_at":null,` +
 		`"first_seen_at":"2026-01-31T12:00:00Z","received_at":null,"state":"failed","reason":"timeout","detail":"no answer",` +
 		`"signed_at":null,"verified_at":null,"signatures":[],"key_id":"","format":"","signature_digest":"","how":"","note":"",` +
 		`"log_state":"","log_owed":[],"log_owed_since":null,"log_reason":"",` +
-		`"attempts":3,"policy_revision":"","ledger_seq":1}],"next_cursor":""}`
+		`"attempts":3,"policy_revision":"","ledger_seq":1}],"next_cursor":"","total":{"value":1,"relation":"eq"}}`
 	if got := rec.Body.String(); got != want {
 		t.Errorf("body =\n%s, want\n%s", got, want)
 	}

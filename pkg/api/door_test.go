@@ -221,7 +221,7 @@ func config(tb testing.TB, from view, tokens string, log io.Writer) api.Config {
 	return api.Config{
 		Ledger: from, Projects: &enrolled{}, Policies: b, DeadLetters: letters(tb, q, b), Access: guard(tb, people{}, tokens, log),
 		Registry: "harbor.example.com", Logger: zerolog.New(log), Status: &standing{}, Door: wishing{&standing{}},
-		Exports: exporting{err: errBusy},
+		Exports: exporting{err: errBusy}, Coverage: &counting{},
 	}
 }
 

@@ -57,7 +57,9 @@ func (a *API) authenticateWithin(c *gin.Context) {
 
 func (a *API) getExport(c *gin.Context) {
 	r := report.Request{Format: report.CSV, Actor: caller(c).Actor(), Address: c.ClientIP()}
-	take := exportFilters(&r.Query)
+	take := filters(&r.Query)
+	// The format of an export is that of its file.
+	take["signature_format"] = take["format"]
 	take["format"], take["proofs"] = text(&r.Format), only("proofs", &r.Proofs)
 	err := take.read(c.Request.URL.RawQuery)
 	if err == nil {
@@ -96,14 +98,6 @@ func (a *API) getExport(c *gin.Context) {
 		a.logger.Warn().Err(err).Uint64("rows", result.Rows).Str("actor", r.Actor).Msg("export of the report ended before its time")
 		// The end of the answer must not look like the end of the export.
 		panic(http.ErrAbortHandler)
-	}
-}
-
-// exportFilters are the parameters that say which rows: those of GET /api/v1/signatures.
-func exportFilters(q *ledger.Query) parameters {
-	return parameters{
-		"project": text(&q.Project), "repository": text(&q.Repository), "digest": text(&q.Digest), "state": text(&q.State),
-		"signed_only_by": text(&q.SignedOnlyBy), "log_owed": only("log_owed", &q.LogOwed), "since": instant("since", &q.Since), "until": instant("until", &q.Until),
 	}
 }
 

@@ -26,4 +26,5 @@ type (
 	CommandFor       = commandFor
 	MissingPart      = missing
 	LedgerAnswer     = ledgerAnswer
+	CoverageAnswer   = coverageAnswer
 )

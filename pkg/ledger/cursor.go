@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ const (
 
 // Cursor gives the cursor that asks for the rows after place.
 func (f Filter) Cursor(place Place) string {
-	return sealCursor(f.digest(), uint64(place.FirstSeenAt.UnixMicro()), place.FirstSeq) // two's complement, undone below
+	return sealCursor(f.digest(), uint64(place.At.UnixMicro()), place.FirstSeq) // two's complement, undone below
 }
 
 func (f Filter) decodeCursor(cursor string) (Place, error) {
@@ -27,15 +28,37 @@ func (f Filter) decodeCursor(cursor string) (Place, error) {
 		return Place{}, err
 	}
 	micros := int64(numbers[0]) //nolint:gosec // two's complement, as it was written
-	return Place{FirstSeenAt: time.UnixMicro(micros).UTC(), FirstSeq: numbers[1]}, nil
+	return Place{At: time.UnixMicro(micros).UTC(), FirstSeq: numbers[1]}, nil
 }
 
 // digest is over what decides which rows belong to the answer. The limit does not: it may change between pages. Nor do the
 // projects that somebody may see, which may change meanwhile: the places of rows stay what they are.
 func (f Filter) digest() []byte {
-	parts := []string{f.Project, f.Repository, f.DigestFrom, f.DigestTo, string(f.State), stamp(f.Since), stamp(f.Until), f.SignedOnlyBy}
+	seen := f.Times[ByFirstSeen]
+	parts := []string{f.Project, f.Repository, f.DigestFrom, f.DigestTo, string(f.State), stamp(seen.Since), stamp(seen.Until), f.SignedOnlyBy}
 	if f.LogOwed {
 		parts = append(parts, "log_owed")
+	}
+	// What came later counts only where it is set: cursors that were given before it came stay good.
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+"="+value)
+		}
+	}
+	if f.Glob != nil {
+		add("glob", f.Glob.String())
+	}
+	add("tag", f.Tag)
+	add("key", f.Key)
+	add("format", f.Format)
+	add("pusher", f.Pusher)
+	add("pusher_source", string(f.PusherSource))
+	for _, sort := range []Sort{ByPushed, BySigned} {
+		add(sortNames()[sort]+"_since", stamp(f.Times[sort].Since))
+		add(sortNames()[sort]+"_until", stamp(f.Times[sort].Until))
+	}
+	if f.Sort != ByFirstSeen || f.Ascending {
+		add("sort", fmt.Sprintf("%s %t", sortNames()[f.Sort], f.Ascending))
 	}
 	return digestOf(parts...)
 }

@@ -144,7 +144,7 @@ func TestEventFilterRefuses(t *testing.T) {
 		{"cursor", ledger.EventQuery{Project: "demo", Cursor: cursor[1:]}, "cursor"},
 		{"cursor of another project", ledger.EventQuery{Project: "other", Cursor: cursor}, "cursor"},
 		{"cursor of all projects", ledger.EventQuery{Project: "demo", Cursor: ledger.EventFilter{}.Cursor(7)}, "cursor"},
-		{"cursor of rows", ledger.EventQuery{Project: "demo", Cursor: rows.Cursor(ledger.Place{FirstSeenAt: ledgertest.Epoch(), FirstSeq: 1})}, "cursor"},
+		{"cursor of rows", ledger.EventQuery{Project: "demo", Cursor: rows.Cursor(ledger.Place{At: ledgertest.Epoch(), FirstSeq: 1})}, "cursor"},
 		{"cursor without a place", ledger.EventQuery{Project: "demo", Cursor: ledger.EventFilter{Project: "demo"}.Cursor(0)}, "cursor"},
 		{"cursor beyond a database", ledger.EventQuery{Project: "demo", Cursor: ledger.EventFilter{Project: "demo"}.Cursor(1 << 63)}, "cursor"},
 	} {

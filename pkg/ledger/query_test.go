@@ -29,7 +29,7 @@ func TestFilter(t *testing.T) {
 		{"whole digest", ledger.Query{Digest: digest}, ledger.Filter{DigestFrom: digest, Limit: 100}},
 		{"whole digest without algorithm", ledger.Query{Digest: digest[7:]}, ledger.Filter{DigestFrom: digest, Limit: 100}},
 		{"digest prefix", ledger.Query{Digest: "abcdef0"}, ledger.Filter{DigestFrom: "sha256:abcdef0", DigestTo: "sha256:abcdef0g", Limit: 100}},
-		{"times in microseconds", ledger.Query{Since: at.Add(1999), Until: at.Add(time.Hour)}, ledger.Filter{Since: at.Add(1000), Until: at.Add(time.Hour), Limit: 100}},
+		{"times in microseconds", ledger.Query{Since: at.Add(1999), Until: at.Add(time.Hour)}, ledger.Filter{Times: [3]ledger.Range{{Since: at.Add(1000), Until: at.Add(time.Hour)}}, Limit: 100}},
 		{"some projects", ledger.Query{Projects: []string{"b", "a", "b"}}, ledger.Filter{Projects: []string{"a", "b"}, Limit: 100}},
 		{"no project", ledger.Query{Projects: []string{}}, ledger.Filter{Projects: []string{}, Limit: 100}},
 		{"signed only by a key", ledger.Query{SignedOnlyBy: "k"}, ledger.Filter{SignedOnlyBy: "k", Limit: 100}},
@@ -52,7 +52,7 @@ func TestFilterRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cursor := other.Cursor(ledger.Place{FirstSeenAt: at, FirstSeq: 1})
+	cursor := other.Cursor(ledger.Place{At: at, FirstSeq: 1})
 	tests := []struct {
 		name  string
 		q     ledger.Query
@@ -99,8 +99,8 @@ func TestCursor(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []ledger.Place{
-		{FirstSeenAt: ledgertest.Epoch().Add(123456 * time.Microsecond), FirstSeq: 1},
-		{FirstSeenAt: time.Date(1901, 1, 1, 0, 0, 0, 1000, time.UTC), FirstSeq: 1<<63 - 1},
+		{At: ledgertest.Epoch().Add(123456 * time.Microsecond), FirstSeq: 1},
+		{At: time.Date(1901, 1, 1, 0, 0, 0, 1000, time.UTC), FirstSeq: 1<<63 - 1},
 	} {
 		got, err := ledger.Query{Project: "demo", Limit: 7, Cursor: f.Cursor(want)}.Filter()
 		if err != nil || got.After != want {
@@ -114,7 +114,7 @@ func FuzzCursor(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	cursor := filter.Cursor(ledger.Place{FirstSeenAt: ledgertest.Epoch(), FirstSeq: 1})
+	cursor := filter.Cursor(ledger.Place{At: ledgertest.Epoch(), FirstSeq: 1})
 	raw, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err != nil {
 		f.Fatal(err)

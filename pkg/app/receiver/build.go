@@ -113,7 +113,7 @@ func (a *App) buildAPI(door *webhook.Door) (*api.API, error) {
 	}
 	cfg := api.Config{
 		Ledger: a.store, Rotations: a.store, Projects: a.enroll, Policies: a.policies, DeadLetters: letters, Access: guard, Trust: a.trust,
-		Status: a.status, Door: door, Images: images, Unit: opened{a}, History: connectedQueue{a}, Exports: a.exports, Reads: a.reads,
+		Coverage: a.store, Status: a.status, Door: door, Images: images, Unit: opened{a}, History: connectedQueue{a}, Exports: a.exports, Reads: a.reads,
 		Registry: a.cfg.Harbor.PublicHost, Keys: keys, Logger: a.logger,
 	}
 	if a.notary != nil {

@@ -60,8 +60,15 @@ func (a *App) buildProjection() error {
 
 // inventory gives the keys that the ledger knows.
 func (a *App) inventory(ctx context.Context) ([]report.KeyEntry, error) {
-	_ = ctx
-	return nil, nil
+	known, err := a.store.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]report.KeyEntry, len(known))
+	for i, k := range known {
+		keys[i] = report.KeyEntry(k)
+	}
+	return keys, nil
 }
 
 // buildReport makes what answers about the report and about single images, and who is told that it was read.

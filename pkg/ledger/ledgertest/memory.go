@@ -5,10 +5,7 @@
 package ledgertest
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -80,64 +77,4 @@ func (m *Memory) Apply(ctx context.Context, basis ledger.Basis, entries []artifa
 		record.Apply(entry)
 	}
 	return nil
-}
-
-// Signatures answers a query.
-func (m *Memory) Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error) {
-	f, err := q.Filter()
-	if err != nil {
-		return ledger.Page{}, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return ledger.Page{}, err
-	}
-	var found []*ledger.Record
-	for _, record := range m.records {
-		if matches(f, record) {
-			found = append(found, record)
-		}
-	}
-	slices.SortFunc(found, func(a, b *ledger.Record) int { return compare(place(b), place(a)) })
-	page := ledger.Page{Items: []ledger.Row{}}
-	for i, record := range found {
-		if i == f.Limit {
-			page.NextCursor = f.Cursor(place(found[i-1]))
-			break
-		}
-		page.Items = append(page.Items, record.Row())
-	}
-	return page, nil
-}
-
-func matches(f ledger.Filter, r *ledger.Record) bool {
-	digest := r.Ref.Digest()
-	switch {
-	case f.Project != "" && r.Ref.Project() != f.Project,
-		f.Repository != "" && r.Ref.Repository() != f.Repository,
-		!strings.HasPrefix(digest, f.DigestFrom),
-		f.Projects != nil && !slices.Contains(f.Projects, r.Ref.Project()),
-		f.State != "" && r.State() != f.State,
-		f.SignedOnlyBy != "" && !signedOnlyBy(r, f.SignedOnlyBy),
-		f.LogOwed && r.LogState() != ledger.LogOwed,
-		!f.Since.IsZero() && r.FirstSeenAt.Before(f.Since),
-		!f.Until.IsZero() && !r.FirstSeenAt.Before(f.Until):
-		return false
-	default:
-		return f.After.FirstSeq == 0 || compare(place(r), f.After) < 0
-	}
-}
-
-func signedOnlyBy(r *ledger.Record, key string) bool {
-	other := func(s artifact.Evidence) bool { return s.KeyID != key }
-	return r.State() == ledger.Signed && len(r.Evidence()) > 0 && !slices.ContainsFunc(r.Evidence(), other)
-}
-
-func place(r *ledger.Record) ledger.Place {
-	return ledger.Place{FirstSeenAt: r.FirstSeenAt, FirstSeq: r.FirstSeq}
-}
-
-func compare(a, b ledger.Place) int {
-	return cmp.Or(a.FirstSeenAt.Compare(b.FirstSeenAt), cmp.Compare(a.FirstSeq, b.FirstSeq))
 }

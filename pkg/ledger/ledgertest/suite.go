@@ -23,6 +23,8 @@ type View interface {
 	Reset(ctx context.Context, seen ledger.Position, stream time.Time, rules int) (ledger.Position, error)
 	Apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry) error
 	Signatures(ctx context.Context, q ledger.Query) (ledger.Page, error)
+	Each(ctx context.Context, q ledger.Query, fn func(ledger.Row) error) (ledger.Position, error)
+	One(ctx context.Context, ref artifact.Ref) (row ledger.Row, found bool, err error)
 	Known(ctx context.Context, refs []artifact.Ref) ([]artifact.Known, error)
 	Units(ctx context.Context, project, after string, limit int) (refs []artifact.Ref, next string, err error)
 	Names(ctx context.Context) ([]string, error)
@@ -46,6 +48,9 @@ func TestView(t *testing.T, open func(t *testing.T) View) {
 		{"any order gives the same answers", testOrder},
 		{"queries agree with the model", testQueries},
 		{"pages are stable under writes", testPaging},
+		{"pages of each sort are stable under any writes", testStable},
+		{"all rows are of one state", testEach},
+		{"filters and sorts", testFilters},
 		{"a row shows the last tags", testNames},
 		{"hostile text is storable", testHostile},
 		{"coverage counts each digest once", testCoverage},
@@ -229,9 +234,12 @@ func testQueries(t TB, view View) {
 				}
 				continue
 			}
-			if got, want := All(t, view, q), All(t, model, q); !reflect.DeepEqual(got, want) {
+			want := All(t, model, q)
+			if got := All(t, view, q); !reflect.DeepEqual(got, want) {
 				t.Fatalf("Signatures(%+v) = %s, want %s", q, dump(got), dump(want))
 			}
+			sameTotal(t, view, q, len(want))
+			sameEach(t, view, q, want)
 		}
 	})
 }
@@ -251,12 +259,12 @@ func query(t *rapid.T) ledger.Query {
 	for _, s := range ledger.States() {
 		states = append(states, string(s))
 	}
-	return ledger.Query{
+	q := ledger.Query{
 		Project: optional("project", "demo", "other", "de.mo", "none"),
 		Projects: rapid.SampledFrom([][]string{
 			nil, nil, {}, {"demo"}, {"other", "de.mo", "other"}, {"none", "demo"}, {"*"},
 		}).Draw(t, "projects"),
-		Repository:   optional("repository", append(Repositories(), "app", "team/app")...),
+		Repository:   optional("repository", append(Repositories(), "app", "team/app", "demo/*", "**/app", "{demo,other}/**", "d?mo/[!b]pp", "none/*")...),
 		Digest:       optional("digest", digest, digest[7:], digest[:14], digest[7:20]),
 		State:        ledger.State(optional("state", states...)),
 		SignedOnlyBy: optional("signed_only_by", "k1", "k2", "k3", ""),
@@ -264,6 +272,42 @@ func query(t *rapid.T) ledger.Query {
 		Since:        instant("since"),
 		Until:        instant("until"),
 		Limit:        rapid.IntRange(0, 4).Draw(t, "limit"),
+		Total:        rapid.Bool().Draw(t, "total"),
+	}
+	// So many conditions at once hold for no row: one or two of the others.
+	for range rapid.IntRange(0, 2).Draw(t, "others") {
+		more(t, &q)
+	}
+	if rapid.Bool().Draw(t, "sorted") {
+		q.Sort = rapid.SampledFrom(append(ledger.Sorts(), "signed_at")).Draw(t, "sort")
+	}
+	return q
+}
+
+// more adds a condition to a query, or takes the usual ones out of it.
+func more(t *rapid.T, q *ledger.Query) {
+	at := Epoch().Add(time.Duration(rapid.Int64Range(-6e9, 6e9).Draw(t, "at")))
+	switch rapid.IntRange(0, 9).Draw(t, "condition") {
+	case 0:
+		q.Tag = rapid.SampledFrom([]string{"v1", "v2", "latest", "=HYPERLINK(\"http://x\")", "\x00nul\x00", "none"}).Draw(t, "tag")
+	case 1:
+		q.Key = rapid.SampledFrom([]string{"k1", "k2", "k3", "none"}).Draw(t, "key")
+	case 2:
+		q.Format = rapid.SampledFrom([]string{"legacy", "bundle", ledger.Both, "x"}).Draw(t, "format")
+	case 3:
+		q.Pusher = rapid.SampledFrom([]string{"v1", "v2", "latest", "'; DROP TABLE units; --", "none"}).Draw(t, "pusher")
+	case 4:
+		q.PusherSource = rapid.SampledFrom(append(ledger.PusherSources(), "x")).Draw(t, "pusher_source")
+	case 5:
+		q.PushedSince = at
+	case 6:
+		q.PushedUntil = at
+	case 7:
+		q.SignedSince = at
+	case 8:
+		q.SignedUntil = at
+	default:
+		*q = ledger.Query{Limit: q.Limit, Total: true}
 	}
 }
 
@@ -374,6 +418,8 @@ func testCancelled(t TB, view View) {
 	cancel()
 	_, errPosition := view.Position(ctx)
 	_, errPage := view.Signatures(ctx, ledger.Query{})
+	_, errEach := view.Each(ctx, ledger.Query{}, func(ledger.Row) error { return nil })
+	_, _, errOne := view.One(ctx, Ref("demo/app", 1))
 	_, errReset := view.Reset(ctx, ledger.Position{Basis: basis}, Epoch(), ledger.Rules)
 	_, errKnown := view.Known(ctx, []artifact.Ref{Ref("demo/app", 1)})
 	_, _, errUnits := view.Units(ctx, "demo", "", 0)
@@ -384,7 +430,7 @@ func testCancelled(t TB, view View) {
 	_, errTotals := view.Totals(ctx)
 	errApply := view.Apply(ctx, basis, Entries(Event(artifact.Received, Ref("demo/app", 1))))
 	for method, err := range map[string]error{
-		"Position": errPosition, "Signatures": errPage, "Reset": errReset, "Apply": errApply, "Known": errKnown, "Units": errUnits,
+		"Position": errPosition, "Signatures": errPage, "Each": errEach, "One": errOne, "Reset": errReset, "Apply": errApply, "Known": errKnown, "Units": errUnits,
 		"Names": errNames, "Coverage": errCoverage, "ProjectEvents": errEvents, "Outages": errOutages, "Totals": errTotals,
 	} {
 		if !errors.Is(err, context.Canceled) {

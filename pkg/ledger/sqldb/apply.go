@@ -188,7 +188,7 @@ func (u *unit) begin() {
 		return
 	}
 	u.before = contributionOf(u.state, &u.record)
-	u.keysBefore, u.placeBefore = keysOf(&u.record), ledger.Place{FirstSeenAt: u.record.FirstSeenAt, FirstSeq: u.record.FirstSeq}
+	u.keysBefore, u.placeBefore = keysOf(&u.record), ledger.Place{At: u.record.FirstSeenAt, FirstSeq: u.record.FirstSeq}
 }
 
 // write gives the call that writes the row. An id that was not known is known afterwards.
@@ -201,16 +201,16 @@ func (u *unit) write() call {
 
 // keys appends the calls that bring the keys of the unit up to date. Those that remove come first in a batch: a place is unique.
 func (u *unit) keys(removed, added []call) (_, _ []call) {
-	now, place := keysOf(&u.record), ledger.Place{FirstSeenAt: u.record.FirstSeenAt, FirstSeq: u.record.FirstSeq}
+	now, place := keysOf(&u.record), ledger.Place{At: u.record.FirstSeenAt, FirstSeq: u.record.FirstSeq}
 	same := place == u.placeBefore
 	for _, key := range u.keysBefore {
 		if !same || !slices.Contains(now, key) {
-			removed = append(removed, call{statement: deleteKey, args: []any{key, micros(u.placeBefore.FirstSeenAt), u.placeBefore.FirstSeq}})
+			removed = append(removed, call{statement: deleteKey, args: []any{key, micros(u.placeBefore.At), u.placeBefore.FirstSeq}})
 		}
 	}
 	for _, key := range now {
 		if !same || !slices.Contains(u.keysBefore, key) {
-			added = append(added, call{statement: insertKey, args: []any{key, micros(place.FirstSeenAt), place.FirstSeq, u.id}})
+			added = append(added, call{statement: insertKey, args: []any{key, micros(place.At), place.FirstSeq, u.id}})
 		}
 	}
 	return removed, added

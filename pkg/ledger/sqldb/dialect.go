@@ -27,6 +27,8 @@ type dialect struct {
 	tables string
 	// snapshot begins a transaction that reads one state of the database.
 	snapshot *sql.TxOptions
+	// steer is run before queries that are written for one index each: it makes the planner follow. Empty if it does so anyway.
+	steer string
 	// kind says what an error of the database means; what is put before its text, or empty.
 	kind func(err error) (kind fault.Kind, reason fault.Reason, what string)
 }

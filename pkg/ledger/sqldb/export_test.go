@@ -2,6 +2,8 @@ package sqldb
 
 import (
 	"context"
+	"database/sql"
+	"fmt"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -13,4 +15,61 @@ type AnyOrder struct{ *Store }
 // Apply is the store's.
 func (a AnyOrder) Apply(ctx context.Context, basis ledger.Basis, entries []artifact.Entry) error {
 	return a.apply(ctx, basis, entries, true)
+}
+
+// Explained is how the rows of a query are found.
+type Explained struct {
+	// Ordered says that the search ends with the page, Leads what leads to the rows.
+	Ordered bool
+	Leads   []string
+	// Lines are what the database says that it does for the page and for the number of all rows.
+	Search, Count []string
+}
+
+// Explain asks the database how it would answer a query.
+func (s *Store) Explain(ctx context.Context, q ledger.Query) (Explained, error) {
+	var told Explained
+	filter, err := q.Filter()
+	if err != nil {
+		return told, err
+	}
+	err = s.reading(ctx, "explaining", func(tx *sql.Tx) error {
+		p, err := s.choose(ctx, tx, filter)
+		if err != nil || p.empty {
+			return err
+		}
+		told.Ordered = p.ordered
+		for _, lead := range p.leads {
+			told.Leads = append(told.Leads, string(lead))
+		}
+		for _, explained := range []struct {
+			question question
+			into     *[]string
+		}{{p.search(filter.Limit + 1), &told.Search}, {p.counting(), &told.Count}} {
+			explain := "EXPLAIN "
+			if s.dialect.name == "sqlite" {
+				explain = "EXPLAIN QUERY PLAN "
+			}
+			err := s.each(ctx, tx, explain+explained.question.text, explained.question.args, func(rows *sql.Rows) error {
+				columns, err := rows.Columns()
+				if err != nil {
+					return err
+				}
+				values := make([]any, len(columns))
+				for i := range values {
+					values[i] = new(any)
+				}
+				if err := rows.Scan(values...); err != nil {
+					return err
+				}
+				*explained.into = append(*explained.into, fmt.Sprint(*values[len(values)-1].(*any))) //nolint:forcetypeassert // of this function
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return told, err
 }

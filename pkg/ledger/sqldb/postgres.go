@@ -65,7 +65,9 @@ func postgresDialect() dialect {
 		empty:    "TRUNCATE ",
 		tables:   "SELECT COUNT(*) FROM (SELECT tablename AS name FROM pg_catalog.pg_tables WHERE schemaname = current_schema()) AS t WHERE name <> ''",
 		snapshot: &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-		kind:     kindOfPostgres,
+		steer: "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), " +
+			"set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)",
+		kind: kindOfPostgres,
 	}
 }
 

@@ -3,9 +3,9 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -139,19 +139,12 @@ func (s *Store) Coverage(ctx context.Context, projects []string) (map[string]led
 				return err
 			}
 		}
-		for _, name := range names {
-			covered[name] = &ledger.Coverage{}
-		}
 		for part := range slices.Chunk(names, chunk) {
-			if err := s.count(ctx, tx, part, covered); err != nil {
+			some, err := s.cover(ctx, tx, part)
+			if err != nil {
 				return err
 			}
-			if err := s.countDebts(ctx, tx, part, covered); err != nil {
-				return err
-			}
-			if err := s.lastSweeps(ctx, tx, part, covered); err != nil {
-				return err
-			}
+			maps.Copy(covered, some)
 		}
 		return nil
 	})
@@ -163,24 +156,6 @@ func (s *Store) Coverage(ctx context.Context, projects []string) (map[string]led
 		result[name] = *c
 	}
 	return result, nil
-}
-
-func (s *Store) count(ctx context.Context, tx *sql.Tx, projects []string, into map[string]*ledger.Coverage) error {
-	condition, args := unlisted()
-	query := "SELECT project, state, COUNT(*), COUNT(CASE WHEN " + condition + " THEN 1 END), MIN(first_seen_at) FROM units " +
-		"WHERE project IN (" + marks(len(projects)) + ") GROUP BY project, state"
-	return s.each(ctx, tx, query, append(args, values(projects)...), func(rows *sql.Rows) error {
-		var name string
-		var state ledger.State
-		var all, unlisted int
-		var oldest micros
-		err := rows.Scan(&name, &state, &all, &unlisted, &oldest)
-		if err != nil {
-			return err
-		}
-		into[name].Count(state, all-unlisted, time.Time(oldest))
-		return nil
-	})
 }
 
 func (s *Store) lastSweeps(ctx context.Context, tx *sql.Tx, projects []string, into map[string]*ledger.Coverage) error {

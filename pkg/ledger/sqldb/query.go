@@ -4,7 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
+	"slices"
+	"time"
 
 	"github.com/harborseal/harborseal/pkg/ledger"
 )
@@ -16,137 +17,107 @@ func (s *Store) Signatures(ctx context.Context, q ledger.Query) (ledger.Page, er
 		return ledger.Page{}, err
 	}
 	var page ledger.Page
+	var p *plan
 	err = s.reading(ctx, "reading signatures", func(tx *sql.Tx) error {
-		page, err = s.page(ctx, tx, filter)
+		if p, err = s.choose(ctx, tx, filter); err != nil {
+			return err
+		}
+		page, _, err = s.page(ctx, tx, p)
 		return err
 	})
 	if err != nil {
 		return ledger.Page{}, err
 	}
+	if q.Total {
+		if page.Total, err = s.total(ctx, p, page); err != nil {
+			return ledger.Page{}, err
+		}
+	}
 	return page, nil
 }
 
-func (s *Store) page(ctx context.Context, tx *sql.Tx, filter ledger.Filter) (ledger.Page, error) {
-	units, err := s.units(ctx, tx, filter)
+// page reads the page of a plan, and says where its last row stands.
+func (s *Store) page(ctx context.Context, tx *sql.Tx, p *plan) (ledger.Page, ledger.Place, error) {
+	page := ledger.Page{Items: []ledger.Row{}}
+	if p.empty {
+		return page, ledger.Place{}, nil
+	}
+	limit := p.filter.Limit
+	// One more than the page holds, to know whether there is a next one.
+	search := p.search(limit + 1)
+	var ids []any
+	var last ledger.Place
+	more := false
+	err := s.each(ctx, tx, search.text, search.args, func(rows *sql.Rows) error {
+		if more = len(ids) == limit; more {
+			return nil
+		}
+		var id int64
+		var at micros
+		var place ledger.Place
+		if err := rows.Scan(&id, &at, &place.FirstSeq); err != nil {
+			return err
+		}
+		place.At = time.Time(at)
+		ids, last = append(ids, id), place
+		return nil
+	})
 	if err != nil {
-		return ledger.Page{}, err
+		return ledger.Page{}, ledger.Place{}, err
 	}
-	page := ledger.Page{Items: make([]ledger.Row, 0, len(units))}
-	if len(units) > filter.Limit {
-		units = units[:filter.Limit]
-		last := units[filter.Limit-1].record
-		page.NextCursor = filter.Cursor(ledger.Place{FirstSeenAt: last.FirstSeenAt, FirstSeq: last.FirstSeq})
+	if more {
+		page.NextCursor = p.filter.Cursor(last)
 	}
-	index := make(map[int64]int, len(units))
-	for i, u := range units {
-		page.Items = append(page.Items, u.record.Row())
-		index[u.id] = i
+	page.Items, err = s.rows(ctx, tx, ids)
+	return page, last, err
+}
+
+// rows reads rows by their ids, and gives them in that order.
+func (s *Store) rows(ctx context.Context, tx *sql.Tx, ids []any) ([]ledger.Row, error) {
+	items := make([]ledger.Row, len(ids))
+	if len(ids) == 0 {
+		return items, nil
 	}
-	err = s.names(ctx, tx, "tags", units, func(id int64, name string, total int) {
-		row := &page.Items[index[id]]
+	index := make(map[int64]int, len(ids))
+	for i, id := range ids {
+		index[id.(int64)] = i //nolint:forcetypeassert // they are of page
+	}
+	query := "SELECT id, " + unitColumns + " FROM units WHERE id IN (" + marks(len(ids)) + ")"
+	err := s.each(ctx, tx, query, ids, func(rows *sql.Rows) error {
+		u := &unit{}
+		if err := u.scan(rows); err != nil {
+			return err
+		}
+		items[index[u.id]] = u.record.Row()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.names(ctx, tx, "tags", ids, func(id int64, name string, total int) {
+		row := &items[index[id]]
 		row.Tags, row.TagsTotal = append(row.Tags, name), total
 	})
 	if err != nil {
-		return ledger.Page{}, err
+		return nil, err
 	}
-	err = s.names(ctx, tx, "parents", units, func(id int64, name string, total int) {
-		row := &page.Items[index[id]]
+	err = s.names(ctx, tx, "parents", ids, func(id int64, name string, total int) {
+		row := &items[index[id]]
 		row.Parents, row.ParentsTotal = append(row.Parents, name), total
 	})
-	return page, err
-}
-
-// units reads one row more than the page holds, to know whether there is a next one.
-func (s *Store) units(ctx context.Context, tx *sql.Tx, filter ledger.Filter) ([]*unit, error) {
-	query, args := selectUnits(filter)
-	var units []*unit
-	err := s.each(ctx, tx, query, args, func(rows *sql.Rows) error {
-		u := &unit{}
-		units = append(units, u)
-		return u.scan(rows)
-	})
-	return units, err
-}
-
-// selectUnits writes the query. Only text of this function becomes SQL; what the caller asked for becomes parameters.
-func selectUnits(f ledger.Filter) (query string, args []any) {
-	var where []string
-	add := func(condition string, values ...any) {
-		where = append(where, condition)
-		args = append(args, values...)
-	}
-	// A digest leaves few rows. Without statistics a planner does not know that, and may prefer an index that has the rows
-	// in order already: an expression keeps it from those.
-	text, number := "", ""
-	if f.DigestFrom != "" {
-		text, number = " || ''", " + 0"
-	}
-	if f.Project != "" {
-		add("project"+text+" = ?", f.Project)
-	}
-	switch {
-	case f.Projects == nil:
-	case len(f.Projects) == 0:
-		add("1 = 0")
-	default:
-		add("project"+text+" IN ("+marks(len(f.Projects))+")", values(f.Projects)...)
-	}
-	if f.Repository != "" {
-		add("repository"+text+" = ?", f.Repository)
-	}
-	switch {
-	case f.DigestTo != "":
-		add("digest >= ? AND digest < ?", f.DigestFrom, f.DigestTo)
-	case f.DigestFrom != "":
-		add("digest = ?", f.DigestFrom)
-	}
-	key := text
-	if f.Project != "" {
-		key = " || ''" // a key signs in all projects: the index of the project has fewer rows
-	}
-	if f.LogOwed {
-		add("log_owed_since" + number + " IS NOT NULL")
-		text, key = " || ''", " || ''" // what owes is signed, by some key, as are most rows
-	}
-	if f.State != "" {
-		add("state"+text+" = ?", string(f.State))
-	}
-	if f.SignedOnlyBy != "" {
-		add("sole_key"+key+" = ?", f.SignedOnlyBy)
-	}
-	if !f.Since.IsZero() {
-		add("first_seen_at"+number+" >= ?", micros(f.Since))
-	}
-	if !f.Until.IsZero() {
-		add("first_seen_at"+number+" < ?", micros(f.Until))
-	}
-	if f.After.FirstSeq != 0 {
-		add("(first_seen_at"+number+", first_seq) < (?, ?)", micros(f.After.FirstSeenAt), f.After.FirstSeq)
-	}
-	query = "SELECT id, " + unitColumns + " FROM units"
-	if len(where) > 0 {
-		query += " WHERE " + strings.Join(where, " AND ")
-	}
-	return query + " ORDER BY first_seen_at DESC, first_seq DESC LIMIT ?", append(args, f.Limit+1)
+	return items, err
 }
 
 // names calls each with the names of the units, for each unit those that were named last, newest first.
-func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, units []*unit, each func(id int64, name string, total int)) error {
-	if len(units) == 0 {
-		return nil
-	}
-	ids := make([]any, len(units), len(units)+1)
-	for i, u := range units {
-		ids[i] = u.id
-	}
+func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, ids []any, each func(id int64, name string, total int)) error {
 	query := fmt.Sprintf(`
 		SELECT unit_id, name, total FROM (
 			SELECT unit_id, name,
 				ROW_NUMBER() OVER (PARTITION BY unit_id ORDER BY last_seq DESC, name) AS place,
 				COUNT(*) OVER (PARTITION BY unit_id) AS total
 			FROM %s WHERE unit_id IN (%s)
-		) AS named WHERE place <= ? ORDER BY unit_id, place`, table, marks(len(units)))
-	return s.each(ctx, tx, query, append(ids, ledger.MaxNames), func(rows *sql.Rows) error {
+		) AS named WHERE place <= ? ORDER BY unit_id, place`, table, marks(len(ids)))
+	return s.each(ctx, tx, query, append(slices.Clone(ids), ledger.MaxNames), func(rows *sql.Rows) error {
 		var id int64
 		var name string
 		var total int
@@ -158,13 +129,9 @@ func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, units []*un
 	})
 }
 
-// marks gives n placeholders.
-func marks(n int) string { return "?" + strings.Repeat(", ?", n-1) }
-
-func values(texts []string) []any {
-	all := make([]any, len(texts))
-	for i, text := range texts {
-		all[i] = text
-	}
-	return all
+// number reads one number.
+func (s *Store) number(ctx context.Context, tx *sql.Tx, q question) (int64, error) {
+	var n int64
+	err := s.each(ctx, tx, q.text, q.args, func(rows *sql.Rows) error { return rows.Scan(&n) })
+	return n, err
 }

@@ -10,12 +10,9 @@ import (
 
 // One gives the row of one digest of a repository; found is false if the ledger never heard of it. It reads by key.
 func (s *Store) One(ctx context.Context, ref artifact.Ref) (row ledger.Row, found bool, err error) {
-	filter, err := ledger.Query{Repository: ref.Repository(), Digest: ref.Digest(), Limit: 1}.Filter()
-	if err != nil {
-		return ledger.Row{}, false, err
-	}
+	p := &plan{filter: ledger.Filter{Limit: 1}, conditions: one(ref), leads: []part{byRepository, byDigest}}
 	err = s.reading(ctx, "reading a row", func(tx *sql.Tx) error {
-		page, err := s.page(ctx, tx, filter)
+		page, _, err := s.page(ctx, tx, p)
 		if err == nil && len(page.Items) > 0 {
 			row, found = page.Items[0], true
 		}
@@ -43,12 +40,20 @@ func (s *Store) Each(ctx context.Context, q ledger.Query, fn func(ledger.Row) er
 		if position, err = scanPosition(tx.QueryRowContext(ctx, selectPosition)); err != nil {
 			return err
 		}
+		p, err := s.choose(ctx, tx, filter)
+		if err != nil {
+			return err
+		}
 		for {
-			page, err := s.page(ctx, tx, filter)
+			page, last, err := s.page(ctx, tx, p)
 			if err != nil {
 				return err
 			}
 			for _, row := range page.Items {
+				// The next page would notice, after so many rows.
+				if err := ctx.Err(); err != nil {
+					return err
+				}
 				if stopped = fn(row); stopped != nil {
 					return stopped
 				}
@@ -56,13 +61,7 @@ func (s *Store) Each(ctx context.Context, q ledger.Query, fn func(ledger.Row) er
 			if page.NextCursor == "" {
 				return nil
 			}
-			next := q
-			next.Cursor = page.NextCursor
-			following, err := next.Filter()
-			if err != nil {
-				return err
-			}
-			filter.After = following.After
+			p.filter.After = last
 		}
 	})
 	switch {

@@ -68,7 +68,7 @@ CREATE TABLE units (
     attempts            BIGINT NOT NULL,
 
     -- Derived, for the indexes: what the row shows. Without a time of the push, that is when the ledger first heard of the digest; what was
-    -- never signed comes after everything that was. Formats are those of the signatures that count: legacy, bundle, both, or nothing known.
+    -- never signed comes after everything that was. Formats are those of the signatures that count: legacy, bundle, both, other, or empty if there are none.
     pusher_source TEXT COLLATE "C" NOT NULL GENERATED ALWAYS AS (
         CASE WHEN confirmed_seq > 0 THEN 'harbor_audit' WHEN pusher <> '' THEN 'webhook' ELSE 'none' END) STORED,
     shown_pusher  TEXT COLLATE "C" NOT NULL GENERATED ALWAYS AS (
@@ -78,9 +78,9 @@ CREATE TABLE units (
     formats       TEXT COLLATE "C" NOT NULL GENERATED ALWAYS AS (
         CASE WHEN paid_signatures_seq > CASE WHEN owed <> '[]' THEN owed_as_of ELSE signatures_seq END
         THEN CASE (strpos(paid_signatures, '"format":"legacy"') > 0)::int + 2 * (strpos(paid_signatures, '"format":"bundle"') > 0)::int
-            WHEN 3 THEN 'both' WHEN 2 THEN 'bundle' WHEN 1 THEN 'legacy' ELSE '' END
+            WHEN 3 THEN 'both' WHEN 2 THEN 'bundle' WHEN 1 THEN 'legacy' ELSE CASE paid_signatures WHEN '[]' THEN '' ELSE 'other' END END
         ELSE CASE (strpos(signatures, '"format":"legacy"') > 0)::int + 2 * (strpos(signatures, '"format":"bundle"') > 0)::int
-            WHEN 3 THEN 'both' WHEN 2 THEN 'bundle' WHEN 1 THEN 'legacy' ELSE '' END END) STORED
+            WHEN 3 THEN 'both' WHEN 2 THEN 'bundle' WHEN 1 THEN 'legacy' ELSE CASE signatures WHEN '[]' THEN '' ELSE 'other' END END END) STORED
 );
 
 -- Pages are keyed by (first_seen_at, first_seq), or by another time and first_seq; each index ends with them, so that a filtered page is a
@@ -98,8 +98,8 @@ CREATE INDEX units_pushed ON units (pushed_sort, first_seq);
 CREATE INDEX units_signed ON units (signed_sort, first_seq);
 CREATE INDEX units_project_pushed ON units (project, pushed_sort, first_seq);
 CREATE INDEX units_project_signed ON units (project, signed_sort, first_seq);
-CREATE INDEX units_formats ON units (formats, first_seen_at, first_seq);
-CREATE INDEX units_pusher ON units (shown_pusher, first_seen_at, first_seq);
+CREATE INDEX units_formats ON units (formats, state, first_seen_at, first_seq);
+CREATE INDEX units_pusher ON units (pusher_source, shown_pusher, first_seen_at, first_seq);
 
 -- The tags that were seen on a unit, and the indexes that name it as their child.
 CREATE TABLE tags (

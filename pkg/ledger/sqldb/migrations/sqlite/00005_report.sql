@@ -9,7 +9,7 @@ ALTER TABLE units ADD COLUMN confirmed_pushed_at BIGINT;
 ALTER TABLE units ADD COLUMN confirmed_pusher TEXT NOT NULL DEFAULT '';
 
 -- Derived, for the indexes: what the row shows. Without a time of the push, that is when the ledger first heard of the digest; what was
--- never signed comes after everything that was. Formats are those of the signatures that count: legacy, bundle, both, or nothing known.
+-- never signed comes after everything that was. Formats are those of the signatures that count: legacy, bundle, both, other, or empty if there are none.
 ALTER TABLE units ADD COLUMN pusher_source TEXT NOT NULL GENERATED ALWAYS AS (
     CASE WHEN confirmed_seq > 0 THEN 'harbor_audit' WHEN pusher <> '' THEN 'webhook' ELSE 'none' END) VIRTUAL;
 ALTER TABLE units ADD COLUMN shown_pusher TEXT NOT NULL GENERATED ALWAYS AS (
@@ -23,7 +23,7 @@ ALTER TABLE units ADD COLUMN evidence TEXT NOT NULL GENERATED ALWAYS AS (
     THEN paid_signatures ELSE signatures END) VIRTUAL;
 ALTER TABLE units ADD COLUMN formats TEXT NOT NULL GENERATED ALWAYS AS (
     CASE (instr(evidence, '"format":"legacy"') > 0) + 2 * (instr(evidence, '"format":"bundle"') > 0)
-    WHEN 3 THEN 'both' WHEN 2 THEN 'bundle' WHEN 1 THEN 'legacy' ELSE '' END) VIRTUAL;
+    WHEN 3 THEN 'both' WHEN 2 THEN 'bundle' WHEN 1 THEN 'legacy' ELSE CASE evidence WHEN '[]' THEN '' ELSE 'other' END END) VIRTUAL;
 
 -- Each index is paid for by every event. These two have become dispensable: unit_keys leads to the rows of a key, and a repository has few.
 DROP INDEX units_sole_key;
@@ -32,8 +32,8 @@ CREATE INDEX units_pushed ON units (pushed_sort, first_seq);
 CREATE INDEX units_signed ON units (signed_sort, first_seq);
 CREATE INDEX units_project_pushed ON units (project, pushed_sort, first_seq);
 CREATE INDEX units_project_signed ON units (project, signed_sort, first_seq);
-CREATE INDEX units_formats ON units (formats, first_seen_at, first_seq);
-CREATE INDEX units_pusher ON units (shown_pusher, first_seen_at, first_seq);
+CREATE INDEX units_formats ON units (formats, state, first_seen_at, first_seq);
+CREATE INDEX units_pusher ON units (pusher_source, shown_pusher, first_seen_at, first_seq);
 CREATE INDEX tags_name ON tags (name, unit_id);
 
 -- The keys of the signatures that count, each once for a unit. The place is that of the unit, and as unique as the unit is.
