@@ -43,7 +43,7 @@ func (f Finding) event(now time.Time) artifact.Event {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	id := artifact.EventID(artifact.Tampered, artifact.Ref{}, string(f.Kind), number(f.Epoch), number(f.From), number(f.To))
 	return artifact.Event{
-		ID: id, Kind: artifact.Tampered, Time: now.UTC(), Actor: artifact.Self, CorrelationID: id, Reason: string(f.Kind),
+		ID: id, Kind: artifact.Tampered, Time: now.UTC(), Actor: artifact.Self, Origin: artifact.OriginProbe, CorrelationID: id, Reason: string(f.Kind),
 		Detail: fmt.Sprintf("events %d to %d of epoch %d: %s", f.From, f.To, f.Epoch, f.Detail),
 	}
 }

@@ -25,16 +25,16 @@ type metrics struct {
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "harborseal", Subsystem: "ledger", Name: name, Help: help})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		tampered:   gauge("tampered", "1 if the ledger does not fit its checkpoints, as far as this receiver has found since it started, else 0."),
-		checkpoint: gauge("checkpoint_timestamp_seconds", "When the newest verified checkpoint of the ledger was made; 0 before the first."),
-		size:       gauge("checkpoint_events", "How many events the newest verified checkpoint covers."),
-		epoch:      gauge("checkpoint_epoch", "The epoch of the ledger's Merkle log."),
-		verified:   gauge("verified_timestamp_seconds", "When the whole ledger was last compared with its checkpoints; 0 before the first time."),
+		tampered:   gauge("harborseal_ledger_tampered", "1 if the ledger does not fit its checkpoints, as far as this receiver has found since it started, else 0."),
+		checkpoint: gauge("harborseal_ledger_checkpoint_timestamp_seconds", "When the newest verified checkpoint of the ledger was made; 0 before the first."),
+		size:       gauge("harborseal_ledger_checkpoint_events", "How many events the newest verified checkpoint covers."),
+		epoch:      gauge("harborseal_ledger_checkpoint_epoch", "The epoch of the ledger's Merkle log."),
+		verified:   gauge("harborseal_ledger_verified_timestamp_seconds", "When the whole ledger was last compared with its checkpoints; 0 before the first time."),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "harborseal", Subsystem: "ledger", Name: "checkpoint_failures_total",
+			Name: "harborseal_ledger_checkpoint_failures_total",
 			Help: "Attempts that failed to bring checkpoints to a place beside the ledger, and are repeated, by place.",
 		}, []string{"place"}),
 	}

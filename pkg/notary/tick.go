@@ -72,7 +72,7 @@ func (n *Notary) due() (event artifact.Event, due bool, err error) {
 	slot := strconv.FormatInt(now.UnixNano()/int64(n.cfg.Interval), 10)
 	id := artifact.EventID(artifact.Checkpointed, artifact.Ref{}, strconv.FormatUint(c.epoch, 10), n.cfg.Interval.String(), slot)
 	return artifact.Event{
-		ID: id, Kind: artifact.Checkpointed, Time: now.UTC(), Actor: artifact.Self, CorrelationID: id, Checkpoint: &record,
+		ID: id, Kind: artifact.Checkpointed, Time: now.UTC(), Actor: artifact.Self, Origin: artifact.OriginProbe, CorrelationID: id, Checkpoint: &record,
 	}, true, nil
 }
 
@@ -117,6 +117,6 @@ func (n *Notary) newEpoch(f *follower, reason string, now time.Time) (artifact.E
 	}
 	id := artifact.EventID(artifact.EpochOpened, artifact.Ref{}, strconv.FormatUint(r.Epoch, 10))
 	return artifact.Event{
-		ID: id, Kind: artifact.EpochOpened, Time: now.UTC(), Actor: artifact.Self, CorrelationID: id, Reason: reason, Epoch: &r,
+		ID: id, Kind: artifact.EpochOpened, Time: now.UTC(), Actor: artifact.Self, Origin: artifact.OriginProbe, CorrelationID: id, Reason: reason, Epoch: &r,
 	}, nil
 }

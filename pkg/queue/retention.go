@@ -19,7 +19,7 @@ const (
 	retentionEvery = time.Minute
 	// longestAgeKey is the key of the stream's metadata that says for how long a program has set it up to keep events, at most:
 	// what is shorter was shortened by somebody else.
-	longestAgeKey = "harborseal_ledger_max_age"
+	longestAgeKey = "harborseal.ledger_max_age"
 )
 
 // withLongestAge notes how long the ledger keeps events from now on; 0 is for ever. It never notes less than before.
@@ -153,10 +153,10 @@ func ageSeconds(age time.Duration) float64 {
 
 func (c *Client) retentionMetrics() (seconds, shortened prometheus.Gauge, err error) {
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "harborseal", Subsystem: "ledger", Name: name, Help: help})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
-	seconds = gauge("retention_seconds", "For how long the ledger keeps events; +Inf for ever.")
-	shortened = gauge("retention_shortened", "1 while the ledger loses events earlier than the configuration says, else 0.")
+	seconds = gauge("harborseal_ledger_retention_seconds", "For how long the ledger keeps events; +Inf for ever.")
+	shortened = gauge("harborseal_ledger_retention_shortened", "1 while the ledger loses events earlier than the configuration says, else 0.")
 	if c.cfg.Registerer == nil {
 		return seconds, shortened, nil
 	}

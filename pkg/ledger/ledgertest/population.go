@@ -20,12 +20,18 @@ const populationProjects = 200
 
 // Frequencies in a population, for those who ask about it.
 const (
-	// CommonProject has more than a quarter of all digests, RareProject less than one in 500.
-	CommonProject, RareProject = "project-000", "project-199"
-	// CommonTag is on a twentieth of the digests, RareTag on one in 50,000.
-	CommonTag, RareTag = "latest", "hotfix"
-	// CommonPusher pushed about a fifth, RarePusher one in 40,000.
-	CommonPusher, RarePusher = "robot$project-000+ci", "ann"
+	// CommonProject has more than a quarter of all digests.
+	CommonProject = "project-000"
+	// RareProject has less than one in 500.
+	RareProject = "project-199"
+	// CommonTag is on a twentieth of the digests.
+	CommonTag = "latest"
+	// RareTag is on one in 50,000.
+	RareTag = "hotfix"
+	// CommonPusher pushed about a fifth.
+	CommonPusher = "robot$project-000+ci"
+	// RarePusher pushed one in 40,000.
+	RarePusher = "ann"
 	// RareState is that of one in 5,000.
 	RareState = ledger.Dead
 )
@@ -92,7 +98,7 @@ type population struct {
 func (p *population) digest(i int) []artifact.Event {
 	at := Epoch().Add(time.Duration(i) * p.step)
 	project := fmt.Sprintf("project-%03d", p.skewed(populationProjects))
-	ref, err := artifact.NewRef(fmt.Sprintf("%s/team-%c/app-%d", project, 'a'+rune(p.rand.IntN(3)), p.skewed(20)), p.sha256())
+	ref, err := artifact.NewRef(fmt.Sprintf("%s/team-%c/app-%d", project, "abc"[p.rand.IntN(3)], p.skewed(20)), p.sha256())
 	if err != nil {
 		panic(err) // the names are of this function
 	}

@@ -3,7 +3,6 @@ package sqldb
 import (
 	"context"
 	"database/sql"
-	"fmt"
 
 	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -55,14 +54,15 @@ func (s *Store) Explain(ctx context.Context, q ledger.Query) (Explained, error) 
 				if err != nil {
 					return err
 				}
-				values := make([]any, len(columns))
+				values, last := make([]any, len(columns)), ""
 				for i := range values {
 					values[i] = new(any)
 				}
+				values[len(values)-1] = &last
 				if err := rows.Scan(values...); err != nil {
 					return err
 				}
-				*explained.into = append(*explained.into, fmt.Sprint(*values[len(values)-1].(*any))) //nolint:forcetypeassert // of this function
+				*explained.into = append(*explained.into, last)
 				return nil
 			})
 			if err != nil {

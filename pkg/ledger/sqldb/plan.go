@@ -104,8 +104,26 @@ func (p *plan) ways() [][]part {
 	sorted, _ := timeColumn(p.filter.Sort)
 	var ways [][]part
 	for _, way := range [][]part{
-		{byRepository}, {byRepositories}, {byProject, byState}, {byFormat, byState}, {byEvidence, byState}, {byLogOwed}, {byKey}, {byOnlyKey}, {byTag}, {byPusher}, {byProject}, {byProjects}, {byState}, {bySource}, {byFormat},
-		{byProject, byPushed}, {byProject, bySigned}, {byPushed}, {bySigned}, {bySeen},
+		{byRepository},
+		{byRepositories},
+		{byProject, byState},
+		{byFormat, byState},
+		{byEvidence, byState},
+		{byLogOwed},
+		{byKey},
+		{byOnlyKey},
+		{byTag},
+		{byPusher},
+		{byProject},
+		{byProjects},
+		{byState},
+		{bySource},
+		{byFormat},
+		{byProject, byPushed},
+		{byProject, bySigned},
+		{byPushed},
+		{bySigned},
+		{bySeen},
 	} {
 		if slices.ContainsFunc(way, func(lead part) bool { return p.conditions[lead].indexed == "" }) {
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/harborseal/harborseal/pkg/ledger"
@@ -45,7 +44,7 @@ func (s *Store) page(ctx context.Context, tx *sql.Tx, p *plan) (ledger.Page, led
 	limit := p.filter.Limit
 	// One more than the page holds, to know whether there is a next one.
 	search := p.search(limit + 1)
-	var ids []any
+	var ids []int64
 	var last ledger.Place
 	more := false
 	err := s.each(ctx, tx, search.text, search.args, func(rows *sql.Rows) error {
@@ -73,17 +72,17 @@ func (s *Store) page(ctx context.Context, tx *sql.Tx, p *plan) (ledger.Page, led
 }
 
 // rows reads rows by their ids, and gives them in that order.
-func (s *Store) rows(ctx context.Context, tx *sql.Tx, ids []any) ([]ledger.Row, error) {
+func (s *Store) rows(ctx context.Context, tx *sql.Tx, ids []int64) ([]ledger.Row, error) {
 	items := make([]ledger.Row, len(ids))
 	if len(ids) == 0 {
 		return items, nil
 	}
 	index := make(map[int64]int, len(ids))
 	for i, id := range ids {
-		index[id.(int64)] = i //nolint:forcetypeassert // they are of page
+		index[id] = i
 	}
 	query := "SELECT id, " + unitColumns + " FROM units WHERE id IN (" + marks(len(ids)) + ")"
-	err := s.each(ctx, tx, query, ids, func(rows *sql.Rows) error {
+	err := s.each(ctx, tx, query, numbers(ids), func(rows *sql.Rows) error {
 		u := &unit{}
 		if err := u.scan(rows); err != nil {
 			return err
@@ -109,7 +108,7 @@ func (s *Store) rows(ctx context.Context, tx *sql.Tx, ids []any) ([]ledger.Row, 
 }
 
 // names calls each with the names of the units, for each unit those that were named last, newest first.
-func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, ids []any, each func(id int64, name string, total int)) error {
+func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, ids []int64, each func(id int64, name string, total int)) error {
 	query := fmt.Sprintf(`
 		SELECT unit_id, name, total FROM (
 			SELECT unit_id, name,
@@ -117,7 +116,7 @@ func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, ids []any, 
 				COUNT(*) OVER (PARTITION BY unit_id) AS total
 			FROM %s WHERE unit_id IN (%s)
 		) AS named WHERE place <= ? ORDER BY unit_id, place`, table, marks(len(ids)))
-	return s.each(ctx, tx, query, append(slices.Clone(ids), ledger.MaxNames), func(rows *sql.Rows) error {
+	return s.each(ctx, tx, query, append(numbers(ids), ledger.MaxNames), func(rows *sql.Rows) error {
 		var id int64
 		var name string
 		var total int
@@ -127,6 +126,14 @@ func (s *Store) names(ctx context.Context, tx *sql.Tx, table string, ids []any, 
 		each(id, name, total)
 		return nil
 	})
+}
+
+func numbers(ids []int64) []any {
+	all := make([]any, len(ids), len(ids)+1)
+	for i, id := range ids {
+		all[i] = id
+	}
+	return all
 }
 
 // number reads one number.
