@@ -30,6 +30,7 @@ func (oneRow) Each(_ context.Context, _ ledger.Query, fn func(ledger.Row) error)
 func (oneRow) Coverage(context.Context, []string) (map[string]ledger.Coverage, error) {
 	return map[string]ledger.Coverage{}, nil
 }
+
 func (oneRow) Names(context.Context) ([]string, error) {
 	return []string{}, nil
 }

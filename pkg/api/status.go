@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -54,7 +55,8 @@ func (a *API) registerStatus(router gin.IRouter) {
 
 func (a *API) getStatus(c *gin.Context) {
 	q := status.Question{Caller: caller(c).Actor()}
-	err := parameters{"image": a.image(&q.Image), "wait": waitingTime(&q.Wait)}.read(c.Request.URL.RawQuery)
+	var retried bool
+	err := parameters{"image": a.image(&q.Image), "wait": waitingTime(&q.Wait), "pending": retriedWhilePending(&retried)}.read(c.Request.URL.RawQuery)
 	if err == nil && q.Image.Repository == "" {
 		err = wrong("image", "is missing: want "+a.cfg.Registry+"/project/repository:tag, or …@sha256:…")
 	}
@@ -77,11 +79,27 @@ func (a *API) getStatus(c *gin.Context) {
 		a.answer(c, http.StatusOK, answer)
 	case status.Pending:
 		wait(c, pendingRetry)
+		if retried {
+			problem.Abort(c, problem.Document{Status: http.StatusServiceUnavailable, Detail: strings.TrimSpace("not signed yet: " + answer.Reason + " " + answer.Detail)})
+			return
+		}
 		a.answer(c, http.StatusAccepted, answer)
 	case status.Missing:
 		problem.Abort(c, problem.Document{Status: http.StatusNotFound, Detail: "there is no such image in Harbor: " + answer.Image})
 	default:
 		a.answer(c, http.StatusConflict, answer)
+	}
+}
+
+// retriedWhilePending reads what turns "not yet" into a status that programs take for a failure, and repeat: curl --fail takes a 202 for
+// good, and curl --retry repeats a 503.
+func retriedWhilePending(into *bool) func(string) error {
+	return func(value string) error {
+		if value != "503" {
+			return wrong("pending", "want 503, or leave it out")
+		}
+		*into = true
+		return nil
 	}
 }
 

@@ -123,6 +123,22 @@ func TestStatusAnswers(t *testing.T) {
 	}
 }
 
+// TestStatusThatIsRepeated is for clients that take every 2xx for good.
+func TestStatusThatIsRepeated(t *testing.T) {
+	pending := status.Answer{Outcome: status.Pending, State: "pending", Reason: status.SigningPaused}
+	rec := stands(t, &standing{answer: pending}).get(t, statusOf(someImage)+"&pending=503", as("ann"))
+	if rec.Code != 503 || rec.Header().Get("Retry-After") != "2" || !strings.Contains(rec.Body.String(), "not signed yet: paused") {
+		t.Errorf("pending: %d, Retry-After %q, %s; want 503 after 2 s with the reason", rec.Code, rec.Header().Get("Retry-After"), rec.Body)
+	}
+	signed := status.Answer{Outcome: status.Signed, State: "signed", Digest: "sha256:" + strings.Repeat("ab", 32)}
+	if rec := stands(t, &standing{answer: signed}).get(t, statusOf(someImage)+"&pending=503", as("ann")); rec.Code != 200 {
+		t.Errorf("signed: %d, want 200", rec.Code)
+	}
+	if rec := stands(t, &standing{answer: signed}).get(t, statusOf(someImage)+"&pending=202", as("ann")); rec.Code != 400 || !strings.Contains(rec.Body.String(), `"pending"`) {
+		t.Errorf("pending=202: %d %s, want 400 that names it", rec.Code, rec.Body)
+	}
+}
+
 func TestStatusRefusesWhatIsWrong(t *testing.T) {
 	for _, tt := range []struct {
 		name, target string

@@ -69,7 +69,8 @@ type ProjectorConfig struct {
 }
 
 // Observer is told of entries once they are in the view, by this receiver or by another one, in the order of the stream. Entries may
-// come again. It is called by one goroutine at a time, and must not block: the projection waits for it.
+// come again. No entries mean that some have come into the view unseen: another receiver has brought them there while this one did not
+// follow, or the answer to a commit was lost. It is called by one goroutine at a time, and must not block: the projection waits for it.
 type Observer interface {
 	Observe(entries []artifact.Entry)
 }
@@ -85,6 +86,8 @@ type Projector struct {
 	health   health
 	// applied is the sequence that this projector knows to be in the view.
 	applied atomic.Uint64
+	// observed is up to where the observer was told; of the goroutine of Run.
+	observed uint64
 }
 
 // NewProjector makes a projector. It starts nothing.
@@ -131,6 +134,10 @@ func (p *Projector) follow(ctx context.Context) (progressed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("following the ledger: %w", err)
 	}
+	if p.observer != nil && position.Seq > p.observed {
+		p.observer.Observe(nil)
+	}
+	p.observed = position.Seq
 	p.reached(position.Seq)
 	p.health.started()
 
@@ -159,6 +166,7 @@ func (p *Projector) follow(ctx context.Context) (progressed bool, err error) {
 		if p.observer != nil {
 			p.observer.Observe(batch)
 		}
+		p.observed = batch[len(batch)-1].Seq
 		return nil
 	})
 	switch cause := context.Cause(ctx); {

@@ -60,6 +60,9 @@ type RebuildStatus struct {
 type RebuilderConfig struct {
 	Source source
 	Views  shelf
+	// Newest gives the sequence of the newest event that the source gives, 0 if there is none: the stream may hold those of other
+	// harbors. nil means that it holds no others.
+	Newest func(ctx context.Context) (uint64, error)
 	Logger zerolog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -70,6 +73,7 @@ type RebuilderConfig struct {
 type Rebuilder struct {
 	source  source
 	views   shelf
+	newest  func(ctx context.Context) (uint64, error)
 	logger  zerolog.Logger
 	now     func() time.Time
 	started chan struct{}
@@ -87,7 +91,7 @@ func NewRebuilder(cfg RebuilderConfig) (*Rebuilder, error) {
 		cfg.Now = time.Now
 	}
 	return &Rebuilder{
-		source: cfg.Source, views: cfg.Views, logger: cfg.Logger, now: cfg.Now, started: make(chan struct{}, 1),
+		source: cfg.Source, views: cfg.Views, newest: cfg.Newest, logger: cfg.Logger, now: cfg.Now, started: make(chan struct{}, 1),
 		status: RebuildStatus{State: RebuildNone},
 	}, nil
 }
@@ -160,9 +164,9 @@ func (r *Rebuilder) rebuild(ctx context.Context) (err error) {
 			r.logger.Warn().Err(closed).Msg("what remains of the old view is removed by the next rebuild")
 		}
 	}()
-	first, last, created, err := r.source.LedgerState(ctx)
+	first, last, created, err := r.state(ctx)
 	if err != nil {
-		return fmt.Errorf("asking for the ledger's state: %w", err)
+		return err
 	}
 	basis, err := fresh.Position(ctx)
 	if err != nil {
@@ -184,9 +188,9 @@ func (r *Rebuilder) rebuild(ctx context.Context) (err error) {
 			return nil
 		}
 		// What has come since is asked for only now that it matters.
-		_, last, now, err := r.source.LedgerState(ctx)
+		_, last, now, err := r.state(ctx)
 		if err != nil {
-			return fmt.Errorf("asking for the ledger's state: %w", err)
+			return err
 		}
 		if !now.Equal(created) {
 			return errReplaced
@@ -210,6 +214,21 @@ func (r *Rebuilder) rebuild(ctx context.Context) (err error) {
 	default:
 		return fmt.Errorf("reading the ledger: %w", err)
 	}
+}
+
+// state gives the first sequence of the stream, the last one that will come, and when the stream was made.
+func (r *Rebuilder) state(ctx context.Context) (first, last uint64, created time.Time, err error) {
+	if first, last, created, err = r.source.LedgerState(ctx); err != nil {
+		return 0, 0, time.Time{}, fmt.Errorf("asking for the ledger's state: %w", err)
+	}
+	if r.newest == nil {
+		return first, last, created, nil
+	}
+	newest, err := r.newest(ctx)
+	if err != nil {
+		return 0, 0, time.Time{}, fmt.Errorf("asking for the newest event: %w", err)
+	}
+	return first, min(last, newest), created, nil
 }
 
 func (r *Rebuilder) promote(ctx context.Context, fresh Beside) error {

@@ -45,13 +45,14 @@ func (p Place) IsZero() bool { return p.FirstSeq == 0 }
 // View is the report's view.
 type View interface {
 	// Overdue gives digests that were received, are pending, and have had no event above a sequence: those behind a place, the
-	// oldest first. next is zero at the end.
+	// oldest first. next is zero at the end. While the view has not come as far as the sequence there are none: what it calls
+	// pending may have been signed.
 	Overdue(ctx context.Context, upTo uint64, after Place, limit int) (refs []artifact.Ref, next Place, err error)
 }
 
 // Queue takes requests. Each method makes one attempt.
 type Queue interface {
-	// LedgerSeq is the sequence of the newest event.
+	// LedgerSeq is the sequence of the newest event of those that the view is made of.
 	LedgerSeq(ctx context.Context) (uint64, error)
 	// Waits says whether a request for a manifest is stored, in work or not.
 	Waits(ctx context.Context, ref artifact.Ref) (bool, error)

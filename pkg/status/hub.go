@@ -88,6 +88,18 @@ func (h *hub) happened(events []artifact.Event) {
 	}
 }
 
+// missed notes that something may have happened to all digests that somebody waits for. It never blocks.
+func (h *hub) missed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for ref := range h.watched {
+		h.due[ref] = struct{}{}
+	}
+	if len(h.due) > 0 {
+		h.ring()
+	}
+}
+
 // ring tells who reads that something is due.
 func (h *hub) ring() {
 	select {

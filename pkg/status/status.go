@@ -118,8 +118,13 @@ func New(cfg Config) (*Service, error) {
 // Parse reads an image of this Harbor.
 func (s *Service) Parse(image string) (Image, error) { return ParseImage(s.cfg.Host, image) }
 
-// Observe is told of events after the view has them, by whomever they were brought there. It never blocks.
+// Observe is told of events after the view has them, by whomever they were brought there. No events mean that some were missed: then
+// all that somebody waits for is read again. It never blocks.
 func (s *Service) Observe(entries []artifact.Entry) {
+	if len(entries) == 0 {
+		s.hub.missed()
+		return
+	}
 	wanted := s.hub.wanted(entries)
 	if len(wanted) == 0 {
 		return

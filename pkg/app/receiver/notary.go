@@ -127,7 +127,7 @@ func (r rowProver) ProveRow(ctx context.Context, ref artifact.Ref, seq uint64) (
 	case err != nil:
 		return nil, err
 	}
-	client, err := connectedQueue{r.app}.client()
+	client, err := connectedQueue(r).client()
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 // watchOverdue asks again for what was received and never queued.
 func (a *App) watchOverdue(ctx context.Context) error {
 	watch, err := overdue.New(overdue.Config{
-		View: a.store, Queue: overdueQueue{a.queue, a.queue.Places()}, Logger: a.logger, Registerer: a.registry,
+		View: a.store, Queue: overdueQueue{a.queue, a.places}, Logger: a.logger, Registerer: a.registry,
 	})
 	if err != nil {
 		return err
@@ -24,6 +24,12 @@ type overdueQueue struct {
 	*queue.Client
 
 	places *queue.Places
+}
+
+// LedgerSeq implements overdue.Queue: of this harbor's events, because the view comes no further.
+func (q overdueQueue) LedgerSeq(ctx context.Context) (uint64, error) {
+	entry, _, err := q.NewestOf(ctx, "")
+	return entry.Seq, err
 }
 
 // Waits implements overdue.Queue.

@@ -54,7 +54,9 @@ func (a *App) buildProjection() error {
 	if err != nil {
 		return err
 	}
-	a.rebuilder, err = ledger.NewRebuilder(ledger.RebuilderConfig{Source: connectedQueue{a}, Views: a.store, Logger: a.logger})
+	a.rebuilder, err = ledger.NewRebuilder(ledger.RebuilderConfig{
+		Source: connectedQueue{a}, Views: a.store, Newest: connectedQueue{a}.newest, Logger: a.logger,
+	})
 	return err
 }
 
@@ -149,6 +151,12 @@ func (q connectedQueue) NewestOf(ctx context.Context, kind artifact.Kind) (entry
 		return artifact.Entry{}, false, err
 	}
 	return c.NewestOf(ctx, kind)
+}
+
+// newest gives the sequence of this harbor's newest event, 0 if it has none.
+func (q connectedQueue) newest(ctx context.Context) (uint64, error) {
+	entry, _, err := q.NewestOf(ctx, "")
+	return entry.Seq, err
 }
 
 // checkReport says whether the report is up to date. Pushes are taken and signed whether it is or not.

@@ -73,3 +73,9 @@ func (s *Store) Explain(ctx context.Context, q ledger.Query) (Explained, error) 
 	})
 	return told, err
 }
+
+// CheckedLater checks every SQLite file in the background.
+func (c Config) CheckedLater() Config {
+	c.checkAtOnce = 1
+	return c
+}

@@ -15,6 +15,10 @@ import (
 func (s *Store) Overdue(ctx context.Context, upTo uint64, after overdue.Place, limit int) (refs []artifact.Ref, next overdue.Place, err error) {
 	more := false
 	err = s.reading(ctx, "reading what is pending", func(tx *sql.Tx) error {
+		position, err := scanPosition(tx.QueryRowContext(ctx, selectPosition))
+		if err != nil || position.Seq < upTo {
+			return err
+		}
 		// The index by state leads from one page to the next.
 		query := "SELECT repository, digest, first_seen_at, first_seq FROM units WHERE state = ? AND (first_seen_at, first_seq) > (?, ?) " +
 			"AND received_seq > 0 AND last_seq <= ? ORDER BY first_seen_at, first_seq LIMIT ?"

@@ -54,5 +54,9 @@ func TestOverdue(t *testing.T) {
 				t.Errorf("limit %d: got %v, want %v", limit, got, want)
 			}
 		}
+		behind, next, err := store.Overdue(t.Context(), uint64(len(events))+1, overdue.Place{}, 100)
+		if err != nil || len(behind) > 0 || !next.IsZero() {
+			t.Errorf("the view is behind: got %v, %v, %v; want nothing", behind, next, err)
+		}
 	})
 }

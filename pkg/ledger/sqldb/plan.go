@@ -44,6 +44,10 @@ func (s *Store) choose(ctx context.Context, tx *sql.Tx, f ledger.Filter) (*plan,
 		p.empty = true
 		return p, nil
 	}
+	if f.SignedOnlyBy != "" && f.State != "" && f.State != ledger.Signed {
+		p.empty = true // only what is signed has such a key
+		return p, nil
+	}
 	if s.dialect.steer != "" {
 		if _, err := tx.ExecContext(ctx, s.dialect.steer); err != nil {
 			return nil, err

@@ -63,7 +63,15 @@ type sqliteFiles struct {
 	readers int
 	dialect dialect
 	logger  zerolog.Logger
+	// checkAtOnce is up to how many bytes a file is checked before it is used.
+	checkAtOnce int64
+	// damaged is the file in which damage was found while it was in use; empty for none.
+	damaged string
 }
+
+// checkAtOnce takes half a second. Everything is checked in the background otherwise: that takes minutes for 10,000,000 digests, and
+// pushes must not wait for it.
+const checkAtOnce = 64 << 20
 
 // pointer is the file that names the one that is served.
 func (f *sqliteFiles) pointer() string { return f.path + ".current" }
@@ -89,10 +97,26 @@ func (f *sqliteFiles) open(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := f.openFile(ctx, path)
-	if err == nil || ctx.Err() != nil || !damagedSQLite(err) {
-		return v, err
+	if f.damaged == path {
+		f.damaged = ""
+		return f.replace(ctx, path, errDamaged)
 	}
+	v, err := f.openFile(ctx, path)
+	switch {
+	case err == nil:
+		if v.file.Size() > f.checkAtOnce {
+			f.checkLater(v)
+		}
+		return v, nil
+	case ctx.Err() != nil || !damagedSQLite(err):
+		return nil, err
+	default:
+		return f.replace(ctx, path, err)
+	}
+}
+
+// replace sets a damaged file aside, which nobody may have open, and makes a new one.
+func (f *sqliteFiles) replace(ctx context.Context, path string, err error) (*view, error) {
 	aside, failed := setAside(path, time.Now())
 	if failed != nil {
 		return nil, errors.Join(err, failed)
@@ -116,14 +140,16 @@ func (f *sqliteFiles) openFile(ctx context.Context, path string) (_ *view, err e
 			_ = v.shut()
 		}
 	}()
-	if err := checkSQLite(ctx, v.write); err != nil {
-		return nil, err
+	if v.file, err = os.Stat(path); err != nil {
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	if v.file.Size() <= f.checkAtOnce {
+		if err := checkSQLite(ctx, v.write); err != nil {
+			return nil, err
+		}
 	}
 	if err := v.migrate(ctx); err != nil {
 		return nil, err
-	}
-	if v.file, err = os.Stat(path); err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	if statements, err = prepare(ctx, v.write); err != nil {
 		return nil, err
@@ -134,6 +160,43 @@ func (f *sqliteFiles) openFile(ctx context.Context, path string) (_ *view, err e
 	return v.begun(), nil
 }
 
+// checkLater looks for damage while the view is used. What it finds makes the view one that is lost: it is set aside when somebody asks
+// for its position.
+func (f *sqliteFiles) checkLater(v *view) {
+	done, shut := make(chan struct{}), v.shut
+	v.shut = func() error {
+		<-done // whoever closes the view has ended its life
+		return shut()
+	}
+	go func() {
+		defer close(done)
+		began := time.Now()
+		err := checkFile(v.life, v.name)
+		switch {
+		case v.life.Err() != nil:
+		case err == nil:
+			f.logger.Info().Str("file", v.name).Dur("took", time.Since(began)).Msg("database of the ledger's view was checked")
+		case damagedSQLite(err):
+			v.damaged.Store(true)
+		default:
+			f.logger.Warn().Err(err).Str("file", v.name).Msg("database of the ledger's view could not be checked")
+		}
+	}()
+}
+
+// checkFile checks with a connection of its own: those of the view are for others.
+func checkFile(ctx context.Context, path string) error {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("checking %s: %w", path, err)
+	}
+	db, err := open(ctx, absolute, "deferred", 1, []string{"busy_timeout(5000)", "trusted_schema(0)", "query_only(1)"})
+	if err != nil {
+		return err
+	}
+	return errors.Join(checkSQLite(ctx, db), db.Close())
+}
+
 func (f *sqliteFiles) moved(_ context.Context, v *view) (moved, lost bool, err error) {
 	path, err := f.served()
 	if err != nil {
@@ -141,6 +204,10 @@ func (f *sqliteFiles) moved(_ context.Context, v *view) (moved, lost bool, err e
 	}
 	if path != v.name {
 		return true, false, nil
+	}
+	if v.damaged.Load() {
+		f.damaged = path
+		return true, true, nil
 	}
 	// What was deleted can still be written to, by those who have it open, and is gone with them.
 	now, err := os.Stat(path)

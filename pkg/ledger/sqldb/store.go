@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -27,6 +28,8 @@ type Config struct {
 	Readers int
 	// Logger is told when a database is set aside, does not answer, or is replaced. The zero value is silent.
 	Logger zerolog.Logger
+
+	checkAtOnce int64 // of tests; 0 means checkAtOnce
 }
 
 // Store is a view in a database. It is safe for concurrent use. Its errors are faults, transient unless a person has to
@@ -67,7 +70,7 @@ type backend interface {
 	close() error
 }
 
-// Open opens the database, checks that it is whole, and brings its schema up to date. It refuses a schema that is newer
+// Open opens the database, checks that it is whole (in the background, if it is large), and brings its schema up to date. It refuses a schema that is newer
 // than this program, and a database that holds other tables. The caller must Close the store.
 //
 // A damaged SQLite database is set aside: its files are renamed to *.damaged-<unix time>, for people to look at, and a new one
@@ -83,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{logger: cfg.Logger, ending: make(chan struct{})}
 	if cfg.Postgres == nil {
 		s.dialect = sqliteDialect()
-		s.backend = &sqliteFiles{path: cfg.Path, readers: cfg.Readers, dialect: s.dialect, logger: cfg.Logger}
+		s.backend = &sqliteFiles{path: cfg.Path, readers: cfg.Readers, dialect: s.dialect, logger: cfg.Logger, checkAtOnce: cmp.Or(cfg.checkAtOnce, checkAtOnce)}
 	} else {
 		s.dialect = postgresDialect()
 		server, err := newPostgresServer(*cfg.Postgres, s.dialect, cfg.Logger)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -36,6 +37,8 @@ type view struct {
 	shut func() error
 	// file is what SQLite has opened.
 	file fs.FileInfo
+	// damaged says that a check of what SQLite has opened has found damage.
+	damaged atomic.Bool
 
 	// life is done when nobody may use the view any more.
 	life context.Context //nolint:containedctx // it is that of the view, not of a call
