@@ -79,7 +79,7 @@ func TestPipelines(t *testing.T) {
 		t.Helper()
 		return env.harbor.Host + "/" + repository + "@" + m.pushInto(t, repository, "v1").Digest
 	}
-	run := func(script, image string, wants bool, says string) {
+	run := func(t *testing.T, script, image string, wants bool, says string) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), pipelineLimit)
 		defer cancel()
@@ -95,10 +95,10 @@ func TestPipelines(t *testing.T) {
 	}
 	for name, script := range pipelines(t) {
 		t.Run(name, func(t *testing.T) {
-			run(script, image(signed+"/"+harness.Random("app-")), true, `"state":"signed"`)
-			run(script, "other.example.com/demo/app:v1", false, "400")
+			run(t, script, image(signed+"/"+harness.Random("app-")), true, `"state":"signed"`)
+			run(t, script, "other.example.com/demo/app:v1", false, "400")
 			if name != "the line" { // which shows no answer
-				run(script, image(never+"/app"), false, "project_not_enabled")
+				run(t, script, image(never+"/app"), false, "project_not_enabled")
 			}
 		})
 	}

@@ -260,10 +260,10 @@ func (c *Covered) sum(p *Covered) {
 	c.Population += p.Population
 	c.Signed += p.Signed
 	c.Pending += p.Pending
-	c.Coverage.Failed += p.Coverage.Failed
+	c.Failed += p.Failed
 	c.Excluded += p.Excluded
-	c.Coverage.Blocked += p.Coverage.Blocked
-	c.Coverage.Unsigned += p.Coverage.Unsigned
+	c.Blocked += p.Blocked
+	c.Unsigned += p.Unsigned
 	if at := p.OldestUnsignedAt; at != nil && (c.OldestUnsignedAt == nil || at.Before(*c.OldestUnsignedAt)) {
 		c.OldestUnsignedAt = at
 	}
