@@ -145,7 +145,7 @@ func (m *managed) damagedIsRefused(t *testing.T, backup string) {
 		t.Fatal(err)
 	}
 	content[len(content)/2] ^= 1
-	if err := os.WriteFile(files[0], content, 0o600); err != nil {
+	if err := os.WriteFile(files[0], content, 0o600); err != nil { //nolint:gosec // a folder of the test
 		t.Fatal(err)
 	}
 	if out, err := m.command(t, env.programs.Receiver, m.Receiver, "restore", copied); err == nil {

@@ -10,6 +10,8 @@
 //   - receiver, surge, recovery, queue: the way of a push through receiver and queue (package delivery).
 //   - flood: what others notice of one project's 5,000 pushes (package flood).
 //   - projects: what 1,000 and 5,000 projects cost servers and programs that are idle (package projects).
+//   - report: the signed-digest report of a million digests on SQLite and PostgreSQL, ten million with SCALE=full in the environment
+//     (package reporting).
 //
 // All share one machine with what they talk to. The numbers are good for comparing, on the same machine and in the same run;
 // they are not those of a real Harbor, whose write path is the bottleneck there. The command fails if a target is missed.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 
 	"github.com/harborseal/harborseal/e2e/bench/compare"
 	"github.com/harborseal/harborseal/e2e/bench/delivery"
@@ -10,6 +11,7 @@ import (
 	"github.com/harborseal/harborseal/e2e/bench/footprint"
 	"github.com/harborseal/harborseal/e2e/bench/logs"
 	"github.com/harborseal/harborseal/e2e/bench/projects"
+	"github.com/harborseal/harborseal/e2e/bench/reporting"
 	"github.com/harborseal/harborseal/e2e/bench/scale"
 	"github.com/harborseal/harborseal/e2e/harness"
 )
@@ -26,11 +28,13 @@ const (
 	partQueue     = "queue"
 	partFlood     = "flood"
 	partProjects  = "projects"
+	partReport    = "report"
 )
 
 func allParts() []string {
 	return []string{
 		partSigning, partFootprint, partSystem, partScale, partLogs, partReceiver, partSurge, partRecovery, partQueue, partFlood, partProjects,
+		partReport,
 	}
 }
 
@@ -84,8 +88,22 @@ func (s setting) measure(ctx context.Context, part string) (measured, error) {
 		return delivery.Queue(ctx, of)
 	case partFlood:
 		return flood.Run(ctx, flood.Options{Dir: s.dir, Progress: s.progress, Quick: s.quick})
+	case partReport:
+		return reporting.Run(ctx, reporting.Options{Dir: s.dir, Progress: s.progress, Quick: s.quick, Digests: s.digests()})
 	default:
 		return projects.Run(ctx, projects.Options{Dir: s.dir, Progress: s.progress, Quick: s.quick})
+	}
+}
+
+// digests is how many rows the report has.
+func (s setting) digests() int {
+	switch {
+	case s.quick:
+		return 5_000
+	case os.Getenv("SCALE") == "full":
+		return 10_000_000
+	default:
+		return 1_000_000
 	}
 }
 
