@@ -10,10 +10,10 @@ const maxGlob = 512
 
 // wantGlob says what a glob is.
 const wantGlob = "want a glob of full names, such as demo/team/** or demo/*-{api,web}: * and ? stay within one part of a name, ** does not, " +
-	"[abc] and [!abc] are one character, {a,b} is either and is not nested"
+	"[abc] and [^abc] are one character, {a,b} is either and is not nested"
 
 // Glob is a pattern of repositories' full names, with the syntax of policies (doublestar): * and ? match within one part of a name,
-// ** also slashes, [a-c] and [!a-c] one character, {a,b} either; "a/**/b" matches "a/b", too. Matching takes a time that is linear in the
+// ** also slashes, [a-c] and [^a-c] one character, {a,b} either; "a/**/b" matches "a/b", too. Matching takes a time that is linear in the
 // length of the name, whatever the pattern.
 type Glob struct {
 	text   string
@@ -80,8 +80,8 @@ func NewGlob(text string) (*Glob, error) {
 // class translates the class of characters that begins a text, and says how long it is: 0 if it is none.
 func class(text string) (expression string, size int) {
 	inner, _, closed := strings.Cut(text[1:], "]")
-	chars := strings.TrimLeft(inner, "!^")
-	if !closed || chars == "" || len(inner)-len(chars) > 1 {
+	chars := strings.TrimPrefix(inner, "^")
+	if !closed || chars == "" {
 		return "", 0
 	}
 	for i := range len(chars) {

@@ -23,8 +23,7 @@ func TestGlob(t *testing.T) {
 		{"demo/**/app", "demo/", []string{"demo/app", "demo/a/app", "demo/a/b/app"}, []string{"demo/xapp", "demoapp"}},
 		{"d?mo/app", "d", []string{"demo/app", "dumo/app"}, []string{"d/mo/app", "dmo/app"}},
 		{"demo/[a-c]pp", "demo/", []string{"demo/app", "demo/cpp"}, []string{"demo/dpp", "demo/-pp"}},
-		{"demo/[!a]pp", "demo/", []string{"demo/bpp"}, []string{"demo/app", "demo//pp"}},
-		{"demo/[^a]pp", "demo/", []string{"demo/bpp"}, []string{"demo/app"}},
+		{"demo/[^a]pp", "demo/", []string{"demo/bpp"}, []string{"demo/app", "demo//pp"}},
 		{"demo/{web,api*}", "demo/", []string{"demo/web", "demo/api", "demo/api-2"}, []string{"demo/webx", "demo/ap"}},
 		{"demo/a.b*", "demo/a.b", []string{"demo/a.b", "demo/a.bc"}, []string{"demo/axb"}},
 	} {
@@ -48,7 +47,7 @@ func TestGlob(t *testing.T) {
 		}
 	}
 	for _, glob := range []string{
-		"demo/[", "demo/]", "demo/[]", "demo/[!]", "demo/[a/b]", "demo/[z-a]", "demo/{a", "demo/a}", "demo/{a,{b}}", "demo/*\\", "demo/\\*", "Demo/*", "demo/(*)", "demo/ *",
+		"demo/[", "demo/]", "demo/[]", "demo/[!a]", "demo/[^]", "demo/[a/b]", "demo/[z-a]", "demo/{a", "demo/a}", "demo/{a,{b}}", "demo/*\\", "demo/\\*", "Demo/*", "demo/(*)", "demo/ *",
 		"demo/*\n", strings.Repeat("*", 513),
 	} {
 		if g, err := ledger.NewGlob(glob); err == nil {
@@ -60,15 +59,14 @@ func TestGlob(t *testing.T) {
 // Globs mean what they mean in policies.
 func TestGlobIsThatOfPolicies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		piece := rapid.SampledFrom([]string{"a", "b", "-", ".", "*", "?", "[ab]", "[!a]", "{a,b}", "{ab,*}"})
+		piece := rapid.SampledFrom([]string{"a", "b", "-", ".", "*", "?", "[ab]", "[^a]", "{a,b}", "{ab,b}"}) // with no * in braces, which the library does not match with nothing
 		part := rapid.Custom(func(t *rapid.T) string { return strings.Join(rapid.SliceOfN(piece, 1, 4).Draw(t, "part"), "") })
 		parts := rapid.SliceOfN(rapid.OneOf(part, rapid.Just("**")), 1, 4).Draw(t, "parts")
 		glob := strings.Join(parts, "/")
 		if strings.Contains(strings.ReplaceAll(glob, "/**/", "//"), "**") {
 			t.Skip("** beside something else, or at an end, where versions of the library differ")
 		}
-		// The library takes a "-" for a range in any class.
-		name := rapid.StringMatching(`[ab.]{1,4}(/[ab.]{1,4}){0,3}`).Draw(t, "name")
+		name := rapid.StringMatching(`[ab.-]{1,4}(/[ab.-]{1,4}){0,3}`).Draw(t, "name")
 		g, err := ledger.NewGlob(glob)
 		if err != nil {
 			t.Fatalf("NewGlob(%q): %v", glob, err)
