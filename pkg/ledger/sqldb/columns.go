@@ -22,7 +22,7 @@ const (
 
 	selectPosition = "SELECT stream_created, rules, generation, seq FROM view_position WHERE id = 1"
 	setGeneration  = "UPDATE view_position SET generation = ? WHERE id = 1"
-	selectUnit     = "SELECT id, " + unitColumns + " FROM units WHERE repository = ? AND digest = ?"
+	selectUnit     = "SELECT id, " + unitColumns + " FROM units WHERE " + isUnit
 
 	eventColumns = "seq, project, kind, at, actor, origin, reason, detail, data"
 	// An event is known by its sequence: reading it again changes nothing.

@@ -163,12 +163,16 @@ func conditions(f ledger.Filter, names []string) map[part]condition {
 	return all
 }
 
-// one gives the digest of a repository.
-func one(ref artifact.Ref) map[part]condition {
-	return map[part]condition{
-		byRepository: {indexed: "units.repository = ?", args: []any{ref.Repository()}},
-		byDigest:     {indexed: "units.digest = ?", args: []any{ref.Digest()}},
-	}
+// isUnit is the condition of one digest of a repository. The index of digests leads: PostgreSQL takes that of repositories for as good
+// while a table is empty, keeps the plan, and goes through a whole repository each time.
+const isUnit = "units.repository || '' = ? AND units.digest = ?"
+
+// planOf is how one digest of a repository is found: as by isUnit.
+func planOf(ref artifact.Ref) *plan {
+	all := map[part]condition{}
+	all[byDigest] = condition{indexed: "units.digest = ?", args: []any{ref.Digest()}}
+	all[byRepository] = condition{indexed: "units.repository = ?", hidden: "units.repository || '' = ?", args: []any{ref.Repository()}}
+	return &plan{filter: ledger.Filter{Limit: 1}, conditions: all, leads: []part{byDigest}}
 }
 
 // marks gives n placeholders; none is a list that nothing is in.

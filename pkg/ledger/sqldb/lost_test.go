@@ -182,3 +182,27 @@ func TestPasswordIsNowhere(t *testing.T) {
 		}
 	}
 }
+
+// TestServerRefusesTheUser starts with a user, and with a database, that the server does not know: pushes must not wait for either.
+func TestServerRefusesTheUser(t *testing.T) {
+	d := postgresDatabase(t)
+	for name, change := range map[string]func(p *sqldb.Postgres){
+		"user":     func(p *sqldb.Postgres) { p.Username = "nobody_of_this_name" },
+		"database": func(p *sqldb.Postgres) { p.Name = "nothing_of_this_name" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			refused := *d.cfg.Postgres
+			change(&refused)
+			store, err := sqldb.Open(t.Context(), sqldb.Config{Postgres: &refused})
+			if err != nil {
+				t.Fatalf("Open: %v, want a store that waits", err)
+			}
+			if _, err := store.Position(t.Context()); err == nil {
+				t.Error("Position: no error")
+			}
+			if err := store.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+}

@@ -69,7 +69,7 @@ func TestNoFilterScansTheTable(t *testing.T) {
 	onBoth(t, func(t *testing.T, d database) {
 		t.Helper()
 		store := d.open(t)
-		if _, err := ledgertest.Populate(t.Context(), store, 15_000); err != nil {
+		if _, err := ledgertest.Populate(t.Context(), store, 30_000); err != nil {
 			t.Fatal(err)
 		}
 		for _, analyzed := range []bool{false, true} {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
 
 	"github.com/harborseal/harborseal/pkg/fault"
@@ -74,8 +75,8 @@ type backend interface {
 // than this program, and a database that holds other tables. The caller must Close the store.
 //
 // A damaged SQLite database is set aside: its files are renamed to *.damaged-<unix time>, for people to look at, and a new one
-// is made. Nothing is lost by that, because the view is filled again from the stream. A PostgreSQL server that does not answer is
-// no error: the store says so until [Store.Position] finds it there.
+// is made. Nothing is lost by that, because the view is filled again from the stream. A PostgreSQL server that does not answer, or
+// refuses the user or the database, is no error: pushes do not depend on it. The store says so until [Store.Position] finds it there.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if (cfg.Path == "") == (cfg.Postgres == nil) {
 		return nil, errors.New("opening the ledger's view: a path is required, or else a PostgreSQL database")
@@ -100,10 +101,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return s, nil
 	}
 	err = s.fail(ctx, "opening the ledger's view", err)
-	if cfg.Postgres == nil || ctx.Err() != nil || !fault.Is(err, fault.Transient) {
+	var refused *pgconn.PgError // the server's own word: nothing that its tables say
+	if cfg.Postgres == nil || ctx.Err() != nil || !fault.Is(err, fault.Transient) && !errors.As(err, &refused) {
 		return nil, errors.Join(err, s.backend.close())
 	}
-	s.logger.Warn().Err(err).Msg("database of the ledger's view does not answer: it is filled once it does")
+	s.logger.Error().Err(err).Msg("database of the ledger's view cannot be used: it is filled once it can")
 	return s, nil
 }
 

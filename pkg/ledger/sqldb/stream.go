@@ -10,9 +10,8 @@ import (
 
 // One gives the row of one digest of a repository; found is false if the ledger never heard of it. It reads by key.
 func (s *Store) One(ctx context.Context, ref artifact.Ref) (row ledger.Row, found bool, err error) {
-	p := &plan{filter: ledger.Filter{Limit: 1}, conditions: one(ref), leads: []part{byRepository, byDigest}}
 	err = s.reading(ctx, "reading a row", func(tx *sql.Tx) error {
-		page, _, err := s.page(ctx, tx, p)
+		page, _, err := s.page(ctx, tx, planOf(ref))
 		if err == nil && len(page.Items) > 0 {
 			row, found = page.Items[0], true
 		}
