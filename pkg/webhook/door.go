@@ -16,8 +16,10 @@ import (
 	"github.com/harborseal/harborseal/pkg/policy"
 )
 
-// askedWithin is for how long the same account asking for the same manifest is one event: nobody fills the ledger by asking.
-const askedWithin = time.Minute
+// askedWithin is for how long the same account asking for the same manifest is one event: nobody fills the ledger by asking. It is no
+// longer than a signature is believed to be there (see package status): what was signed because of one question, and is asked for again
+// because the signature has vanished, must be signed because of another, or the ledger takes the second signing for the first.
+const askedWithin = 10 * time.Second
 
 // Door is the one way by which receivers ask for a manifest to be signed, whoever wants it: Harbor by a webhook, or somebody
 // by the API. It admits by the project's policy, records the received event, meters the project's budget and enqueues. It is safe

@@ -256,11 +256,18 @@ func (a *App) answer(topic string, fn func(context.Context, []byte) ([]byte, err
 
 // declare publishes the configuration's policies. Until that has succeeded, those that were published before count.
 func (a *App) declare(ctx context.Context) error {
+	return a.untilDone(ctx, "declared policies cannot be published, trying again: those of before count", func() error {
+		return a.enroll.Declare(ctx, a.declared)
+	})
+}
+
+// untilDone tries again and again, at most a minute apart, until something has succeeded or ctx ends.
+func (a *App) untilDone(ctx context.Context, failed string, do func() error) error {
 	for delay := time.Second; ; delay = min(2*delay, time.Minute) {
-		if err := a.enroll.Declare(ctx, a.declared); err == nil {
+		if err := do(); err == nil {
 			return nil
 		} else if ctx.Err() == nil {
-			a.logger.Error().Err(err).Dur("retry_in_ms", delay).Msg("declared policies cannot be published, trying again: those of before count")
+			a.logger.Error().Err(err).Dur("retry_in_ms", delay).Msg(failed)
 		}
 		select {
 		case <-ctx.Done():

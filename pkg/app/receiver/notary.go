@@ -92,10 +92,9 @@ func (a *App) declareLedgerKey(ctx context.Context) error {
 	for _, k := range a.cfg.Ledger.Checkpoint.VerifierKeys {
 		keys = append(keys, keylog.Key{ID: k, Name: a.ledgerKey.Name(), State: keylog.Retired})
 	}
-	if err := keylog.Declare(ctx, connectedQueue{a}, "receiver", keylog.UseLedger, keys); err != nil && ctx.Err() == nil {
-		a.logger.Error().Err(err).Msg("the ledger key was not recorded: the next start does")
-	}
-	return nil
+	return a.untilDone(ctx, "the ledger key cannot be recorded, trying again", func() error {
+		return keylog.Declare(ctx, connectedQueue{a}, "receiver", keylog.UseLedger, keys)
+	})
 }
 
 // checkpoint gives the newest one that was verified.
