@@ -5,19 +5,30 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/harborseal/harborseal/e2e/harness"
+	"github.com/harborseal/harborseal/pkg/ledger/postgrestest"
 )
 
-// onPostgres has the receiver keep its report in a database of a server that ends with the test.
-func onPostgres(t *testing.T) option {
+// postgres is a server with the database of a receiver's report, which both end with the test.
+type postgres struct {
+	*postgrestest.Server
+
+	database string
+}
+
+func startPostgres(t *testing.T) *postgres {
 	t.Helper()
-	server, err := harness.StartPostgres(t.Context(), filepath.Join(t.TempDir(), "postgres.log"))
+	server, err := postgrestest.Start(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,19 +39,34 @@ func onPostgres(t *testing.T) option {
 			t.Errorf("ending PostgreSQL: %v", err)
 		}
 	})
-	if err := server.Create(t.Context(), "report", "SELECT 1;"); err != nil {
+	p := &postgres{Server: server}
+	if p.database, err = server.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return func(o *harness.Options) {
-		edit := o.EditReceiver
-		o.Also = append(o.Also, server.Address)
-		o.EditReceiver = func(c harness.Config) {
-			harness.Set(c, "postgres", "ledger", "database")
-			harness.Set(c, harness.Config{"address": server.Address, "name": "report", "username": "harborseal", "allow_plaintext": true}, "ledger", "postgres")
-			if edit != nil {
-				edit(c)
-			}
+	return p
+}
+
+// used has receivers keep their report there.
+func (p *postgres) used(o *harness.Options) {
+	edit := o.EditReceiver
+	o.Also = append(o.Also, p.Address)
+	o.EditReceiver = func(c harness.Config) {
+		harness.Set(c, "postgres", "ledger", "database")
+		harness.Set(c, harness.Config{"address": p.Address, "name": p.database, "username": postgrestest.User, "allow_plaintext": true}, "ledger", "postgres")
+		if edit != nil {
+			edit(c)
 		}
+	}
+}
+
+// wiped has its report forgotten.
+func (p *postgres) wiped(t *testing.T) {
+	t.Helper()
+	if err := p.Exec(t.Context(), "postgres", "DROP DATABASE "+p.database+" WITH (FORCE)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Exec(t.Context(), "postgres", "CREATE DATABASE "+p.database); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -75,8 +101,10 @@ func TestBackup(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var options []option
+			var database *postgres
 			if tt.postgres {
-				options = append(options, onPostgres(t))
+				database = startPostgres(t)
+				options = append(options, database.used)
 			}
 			names := someProjects(1)
 			m := newManaged(t, env.harbor, names, options...)
@@ -84,6 +112,7 @@ func TestBackup(t *testing.T) {
 			m.enable(t, project, settings{"backfill": "all"})
 			before := m.pushInto(t, project+"/app", "before")
 			m.awaitSigned(t, before)
+			m.awaitReceiver(t, 1, "harborseal_ledger_checkpoint_epoch")
 			backup := filepath.Join(m.dir, "backup")
 			m.receiverDoes(t, "backup", backup)
 			m.receiverDoes(t, "restore", backup, "--check")
@@ -92,6 +121,12 @@ func TestBackup(t *testing.T) {
 			}
 			after := m.pushInto(t, project+"/app", "after")
 			m.awaitSigned(t, after)
+			// Nobody signs the last one, and nobody will know that it was asked for.
+			if err := m.Signers[0].Process.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			unsigned := m.pushInto(t, project+"/app", "unsigned")
+			m.awaitState(t, unsigned, "pending")
 
 			if err := m.Stop(); err != nil {
 				t.Fatal(err)
@@ -104,6 +139,9 @@ func TestBackup(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if database != nil {
+				database.wiped(t)
+			}
 			m.damagedIsRefused(t, backup)
 			m.receiverDoes(t, "restore", backup)
 			if err := m.Start(t.Context()); err != nil {
@@ -114,9 +152,10 @@ func TestBackup(t *testing.T) {
 			m.awaitState(t, before, "signed")
 			m.awaitState(t, late, "pending")
 			m.mustSigner(t, "", "resume")
-			m.awaitSigned(t, before, after, late)
+			m.awaitSigned(t, before, after, unsigned, late)
 
 			// The record goes on in an epoch of its own, and fits.
+			m.awaitReceiver(t, 2, "harborseal_ledger_checkpoint_epoch")
 			out := m.receiverDoes(t, "ledger", "verify", "-o", "json")
 			var verified struct {
 				OK     bool `json:"ok"`
@@ -124,6 +163,17 @@ func TestBackup(t *testing.T) {
 			}
 			if err := json.Unmarshal([]byte(out), &verified); err != nil || !verified.OK {
 				t.Fatalf("ledger verify: %v, %s", err, out)
+			}
+			if len(verified.Epochs) != 2 {
+				t.Errorf("the ledger has %d epochs, want another one since the restore: %s", len(verified.Epochs), out)
+			}
+			events, err := m.OpenLedger()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer events.Close()
+			if restored, err := events.Events(t.Context(), "restored"); err != nil || len(restored) != 1 {
+				t.Errorf("events that tell of the restore: %d, %v; want one", len(restored), err)
 			}
 		})
 	}
@@ -151,4 +201,51 @@ func (m *managed) damagedIsRefused(t *testing.T, backup string) {
 	if out, err := m.command(t, env.programs.Receiver, m.Receiver, "restore", copied); err == nil {
 		t.Errorf("a damaged backup was restored: %s", out)
 	}
+}
+
+// A database that is away holds up nobody: pushes are taken and signed, the receiver stays ready and says what is not, and the report
+// is complete once the database is back.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	database := startPostgres(t)
+	names := someProjects(1)
+	m := newManaged(t, env.harbor, names, database.used)
+	m.enable(t, names[0], settings{"backfill": "none"})
+	m.awaitSigned(t, m.pushInto(t, names[0]+"/app", "before"))
+	if err := database.Down(); err != nil {
+		t.Fatal(err)
+	}
+	pushed := m.pushInto(t, names[0]+"/app", "meanwhile")
+	m.untilTrue(t, func() error {
+		found, err := m.checker.Look(t.Context(), pushed.Repository, pushed.Digest)
+		if err == nil && len(found.Formats()) == 0 {
+			err = errors.New("nobody has signed it")
+		}
+		return err
+	})
+	status, body, err := m.readiness(t)
+	if err != nil || status != http.StatusOK || !strings.Contains(body, `"name":"report","ok":false`) {
+		t.Errorf("GET /readyz = %d %s, %v; want 200 that says how the report stands", status, body, err)
+	}
+	if err := database.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.awaitSigned(t, pushed)
+	m.receiverDoes(t, "ledger", "rebuild")
+	m.awaitSigned(t, pushed)
+}
+
+func (m *managed) readiness(t *testing.T) (status int, body string, err error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+m.Receiver.Ops+"/readyz", nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := (&http.Client{Transport: &http.Transport{}}).Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	content, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(content), err
 }
