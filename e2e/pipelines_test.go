@@ -21,6 +21,9 @@ import (
 // pipelineLimit is met only when something hangs.
 const pipelineLimit = time.Minute
 
+// awayFor is how long nobody listens: longer than the answer to who waited says to stay away.
+const awayFor = 3 * time.Second
+
 // pipelines gives what the systems of docs/pipelines.md run in a shell, from their own snippets.
 func pipelines(t *testing.T) map[string]string {
 	t.Helper()
@@ -93,8 +96,13 @@ func TestPipelines(t *testing.T) {
 			t.Errorf("%s: %v, %s; want success: %t, with %q", image, err, out.Bytes(), wants, says)
 		}
 	}
-	for name, script := range pipelines(t) {
+	scripts := pipelines(t)
+	line := scripts["the line"]
+	for name, script := range scripts {
 		t.Run(name, func(t *testing.T) {
+			if got := strings.TrimPrefix(strings.TrimSpace(script), "#!/bin/sh\n"); name != "the line" && got != strings.Replace(line, "-fsS", "-sS --fail-with-body", 1) {
+				t.Errorf("it runs %s, want the line, with the answer shown", got)
+			}
 			run(t, script, image(signed+"/"+harness.Random("app-")), true, `"state":"signed"`)
 			run(t, script, "other.example.com/demo/app:v1", false, "400")
 			if name != "the line" { // which shows no answer
@@ -102,6 +110,33 @@ func TestPipelines(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("through a restart", func(t *testing.T) {
+		// The receiver ends under the question, and nobody listens for a while.
+		signer := m.Signers[0]
+		if err := signer.Process.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		what, ended := image(signed+"/restart"), make(chan struct{})
+		go func() {
+			defer close(ended)
+			run(t, line, what, true, `"state":"signed"`)
+		}()
+		m.awaitWaiter(t)
+		if err := m.Receiver.Process.Stop(); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-ended: // it has given up, and says so
+		case <-time.After(awayFor):
+		}
+		for _, program := range []*harness.Program{m.Receiver, signer} {
+			if err := m.StartProgram(t.Context(), program); err != nil {
+				t.Error(err)
+			}
+		}
+		<-ended
+	})
 
 	// By a tag too; by hand, for whoever may push; and live.
 	pushed := m.pushInto(t, signed+"/hand", "v1")

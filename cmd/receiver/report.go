@@ -32,7 +32,7 @@ func reportCommand(_ context.Context, c *shell.Call) error {
 		return nil
 	})
 	keyFile := c.Flags.String("key-file", "", "file of verifier keys, one a line")
-	unsigned := c.Flags.Bool("allow-unsigned", false, "pass an export that is not signed")
+	unsigned := c.Flags.Bool("allow-unsigned", false, "pass an export that nobody vouches for: not signed, or checked without a key that you gave")
 	output := c.Flags.String("o", "text", "text or json")
 	words, err := c.ParseWords()
 	switch {

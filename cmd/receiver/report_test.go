@@ -87,7 +87,8 @@ func TestReportVerify(t *testing.T) {
 	}{
 		"with its key":       {[]string{"verify", good, "--key", key.VerifierKey()}, "the export verifies", ""},
 		"with a key file":    {[]string{"verify", "--key-file", keyFile, good}, "1 failed", ""},
-		"without a key":      {[]string{"verify", good}, "UNTRUSTED KEY", ""},
+		"without a key":      {[]string{"verify", good}, "UNTRUSTED KEY", "does not verify"},
+		"no key, allowed":    {[]string{"verify", good, "--allow-unsigned"}, "NOBODY vouches", ""},
 		"unsigned":           {[]string{"verify", unsigned}, "UNSIGNED", "does not verify"},
 		"unsigned, allowed":  {[]string{"verify", unsigned, "--allow-unsigned"}, "NOBODY vouches", ""},
 		"half":               {[]string{"verify", half, "--key", key.VerifierKey()}, "cut off", "does not verify"},

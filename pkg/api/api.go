@@ -130,6 +130,8 @@ type API struct {
 	active        []Key
 	origins       *http.CrossOriginProtection
 	verifying     *places
+	collecting    *places // evidence
+	exporting     *rounds
 	logger        zerolog.Logger
 }
 
@@ -159,6 +161,8 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{cfg: cfg, origins: http.NewCrossOriginProtection(), logger: cfg.Logger}
 	a.verifying = &places{total: verifying, each: verifyingEach, taking: map[string]int{}}
+	a.collecting = &places{total: verifying, each: verifyingEach, taking: map[string]int{}}
+	a.exporting = &rounds{each: exportsEach, stretch: exportsTime, begun: map[string]int{}}
 	if a.keys, a.active, err = encodeKeys(cfg.Keys); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/harborseal/harborseal/pkg/fault"
 	"github.com/harborseal/harborseal/pkg/inspect"
 	"github.com/harborseal/harborseal/pkg/ledger"
+	"github.com/harborseal/harborseal/pkg/problem"
 	"github.com/harborseal/harborseal/pkg/status"
 )
 
@@ -116,6 +117,13 @@ func (a *API) getEvidence(c *gin.Context) {
 		a.refuse(c, err)
 		return
 	}
+	leave, ok := a.collecting.enter(caller(c).Actor())
+	if !ok {
+		wait(c, retryAfter)
+		problem.Abort(c, problem.Document{Status: http.StatusTooManyRequests, Detail: "too much evidence is being collected for you at once: try again when one of the answers is there"})
+		return
+	}
+	defer leave()
 	e := a.collect(c.Request.Context(), ref)
 	if err := e.unknown(); err != nil {
 		a.refuse(c, err)

@@ -251,3 +251,36 @@ func TestEvidenceOfAHugeIndex(t *testing.T) {
 		t.Errorf("%d children, %d commands, missing %q", len(e.Children), len(e.Commands), parts(e))
 	}
 }
+
+// Collecting evidence keeps few who work at it: a caller who asks for much at once is told to wait, and others are not.
+func TestEvidenceAtOnce(t *testing.T) {
+	hold, arrived := make(chan struct{}), make(chan struct{}, 10)
+	d, path, _ := evidenceDoor(t, func(_ *api.Config, _ *known, i *inspected) { i.hold, i.arrived = hold, arrived })
+	codes := make(chan int, 5)
+	ask := func(who string) { codes <- d.get(t, path, as(who)).Code }
+	for range 5 {
+		go ask("ann")
+	}
+	select {
+	case code := <-codes:
+		if code != http.StatusTooManyRequests {
+			t.Errorf("the fifth of a caller gets %d, want 429", code)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("all of five wait")
+	}
+	go ask("root")
+	for n := range 5 {
+		select {
+		case <-arrived:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%d are being collected, want four of one caller and one of another", n)
+		}
+	}
+	close(hold)
+	for range 5 {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one that had a place gets %d", code)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -19,6 +20,9 @@ const (
 	exportPath = "/api/v1/export"
 	// busyRetry is when to come again where as many exports are running as may.
 	busyRetry = 30 * time.Second
+	// exportsEach is how many exports a caller may begin in exportsTime: each is an event that the ledger keeps for a year.
+	exportsEach = 60
+	exportsTime = 10 * time.Minute
 )
 
 // exports makes exports of the report: see package report. It is safe for concurrent use. Its errors are a
@@ -70,6 +74,11 @@ func (a *API) getExport(c *gin.Context) {
 	}
 	if err != nil {
 		a.refuseExport(c, err)
+		return
+	}
+	if again, ok := a.exporting.enter(r.Actor, time.Now()); !ok {
+		wait(c, again)
+		problem.Abort(c, problem.Document{Status: http.StatusTooManyRequests, Detail: "you have begun as many exports as may be in ten minutes: try again later"})
 		return
 	}
 	r.Parameters = map[string]string{"format": string(r.Format)}
@@ -147,4 +156,29 @@ func reading(c *gin.Context, project string) report.Reading {
 	return report.Reading{
 		Actor: caller(c).Actor(), Address: c.ClientIP(), Project: project, Path: c.Request.URL.Path, Parameters: c.Request.URL.Query(),
 	}
+}
+
+// rounds counts what each caller begins in a stretch of time.
+type rounds struct {
+	each    int
+	stretch time.Duration
+
+	mu    sync.Mutex
+	until time.Time      // guarded by mu; when the stretch ends
+	begun map[string]int // guarded by mu; by caller
+}
+
+// enter counts one more, or says when to come again.
+func (r *rounds) enter(who string, now time.Time) (again time.Duration, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !now.Before(r.until) {
+		r.until = now.Add(r.stretch)
+		clear(r.begun)
+	}
+	if r.begun[who] >= r.each {
+		return r.until.Sub(now), false
+	}
+	r.begun[who]++
+	return 0, true
 }

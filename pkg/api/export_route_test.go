@@ -229,3 +229,30 @@ func TestReadingIsRecorded(t *testing.T) {
 		t.Errorf("recorded %q, want %q", saw.all(), want)
 	}
 }
+
+// Each export is an event that stays for a year: nobody fills the ledger with them.
+func TestExportsAreBounded(t *testing.T) {
+	seen := &witness{}
+	d := open(t, &report{}, func(cfg *api.Config) { cfg.Exports, cfg.Reads = exporting{text: "PK"}, seen })
+	get := func(who string) *httptest.ResponseRecorder {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/export", nil)
+		req.Header = as(who)
+		rec := httptest.NewRecorder()
+		d.handler.ServeHTTP(rec, req)
+		return rec
+	}
+	for n := range 60 {
+		if rec := get("ann"); rec.Code != http.StatusOK {
+			t.Fatalf("export %d is answered with %d", n+1, rec.Code)
+		}
+	}
+	if rec := get("ann"); rec.Code != http.StatusTooManyRequests || rec.Header().Get("Retry-After") == "" {
+		t.Errorf("the 61st is answered with %d %v, want 429 with Retry-After", rec.Code, rec.Header())
+	}
+	if got := strings.Count(seen.all(), "exported ann"); got != 60 {
+		t.Errorf("%d are recorded, want 60", got)
+	}
+	if rec := get("root"); rec.Code != http.StatusOK {
+		t.Errorf("somebody else is answered with %d", rec.Code)
+	}
+}

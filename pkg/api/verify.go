@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// verifying is how many images are verified at once, and verifyingEach how many of them for one caller.
+	// verifying is how many images are verified at once, and verifyingEach how many of them for one caller. As much evidence is collected.
 	verifying     = 16
 	verifyingEach = 4
 	// answerMargin is what is kept of the time for a verification to write its answer.

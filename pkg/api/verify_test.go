@@ -50,7 +50,15 @@ func (i *inspected) Verify(ctx context.Context, q inspect.Question) (inspect.Res
 	return i.result, i.err
 }
 
-func (i *inspected) Evidence(_ context.Context, ref artifact.Ref) (inspect.Report, error) {
+func (i *inspected) Evidence(ctx context.Context, ref artifact.Ref) (inspect.Report, error) {
+	if i.hold != nil {
+		i.arrived <- struct{}{}
+		select {
+		case <-i.hold:
+		case <-ctx.Done():
+			return inspect.Report{}, ctx.Err()
+		}
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.asked = append(i.asked, inspect.Of(ref))

@@ -39,9 +39,9 @@ type Finding struct {
 }
 
 // event is what is recorded of a finding: once, however often it is found and by how many receivers.
-func (f Finding) event(now time.Time) artifact.Event {
+func (f Finding) event(key *Key, now time.Time) artifact.Event {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	id := artifact.EventID(artifact.Tampered, artifact.Ref{}, string(f.Kind), number(f.Epoch), number(f.From), number(f.To))
+	id := key.eventID(artifact.Tampered, string(f.Kind), number(f.Epoch), number(f.From), number(f.To))
 	return artifact.Event{
 		ID: id, Kind: artifact.Tampered, Time: now.UTC(), Actor: artifact.Self, Origin: artifact.OriginProbe, CorrelationID: id, Reason: string(f.Kind),
 		Detail: fmt.Sprintf("events %d to %d of epoch %d: %s", f.From, f.To, f.Epoch, f.Detail),

@@ -4,14 +4,19 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/harborseal/harborseal/pkg/artifact"
 )
 
 // pemType is what a PKCS #8 key is called in PEM.
@@ -104,6 +109,18 @@ func (k *Key) KeyHash() uint32 { return k.verifier.KeyHash() }
 
 // Sign implements note.Signer.
 func (k *Key) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(k.private, msg), nil }
+
+// idDomain is the first line of what event ids are made of; no note begins with it.
+const idDomain = "harborseal/id/v1"
+
+// eventID gives the id of an event of the notary's. All who hold the key agree on it, so that the ledger keeps one event. Nobody else
+// can foresee it: who did could use the id, or the subject that is made of it, before the notary does, and the ledger would take the
+// notary's event for a repetition.
+func (k *Key) eventID(kind artifact.Kind, parts ...string) string {
+	text := strings.Join(append([]string{idDomain, k.Name(), string(kind)}, parts...), "\n")
+	sum := sha256.Sum256(ed25519.Sign(k.private, []byte(text))) // the same signature each time
+	return artifact.EventID(kind, artifact.Ref{}, append(slices.Clone(parts), hex.EncodeToString(sum[:]))...)
+}
 
 // VerifierKey is the public half, in the form of signed notes: what verifiers and auditors are given.
 func (k *Key) VerifierKey() string { return k.vkey }

@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -310,6 +312,24 @@ func TestSecondPlace(t *testing.T) {
 	old.tick(n)
 	if s := n.Summary(); s.Epoch != 2 || len(s.Findings) != 1 || s.Findings[0].Kind != notary.RolledBack {
 		t.Errorf("summary %+v, want epoch 2 and a finding", s)
+	}
+}
+
+// A page of a login that answers 200 has not kept a checkpoint.
+func TestWebhookFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/checkpoints" {
+			http.Redirect(w, r, "/login", http.StatusFound)
+		}
+	}))
+	t.Cleanup(served.Close)
+	hook, err := notary.NewWebhook(served.URL+"/checkpoints", func() ([]byte, error) { return []byte("secret"), nil }, served.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hook.Send(t.Context(), artifact.CheckpointRecord{Epoch: 1}); err == nil || !strings.Contains(err.Error(), "302") {
+		t.Errorf("Send = %v, want the answer 302 for a failure", err)
 	}
 }
 

@@ -87,6 +87,10 @@ type Notary struct {
 // maxFindings bounds what is remembered and recorded: whoever finds more knows enough.
 const maxFindings = 1000
 
+// maxForged bounds those of them that are of bad signatures, which whoever may write events can make as many of as they like: the
+// others must have room.
+const maxForged = 100
+
 // Summary is what a notary knows of the ledger.
 type Summary struct {
 	// Origin is that of the current log, and Checkpoint the newest that was verified; empty before there is one.
@@ -217,13 +221,17 @@ func (n *Notary) keepTicking(ctx context.Context) {
 
 // found remembers a finding. It is called with mu held.
 func (n *Notary) found(f Finding) {
+	forged := 0
 	for _, known := range n.summary.Findings {
+		if known.Kind == BadSignature {
+			forged++
+		}
 		if known.Kind == f.Kind && known.Epoch == f.Epoch && known.From == f.From && known.To == f.To {
 			return
 		}
 	}
 	n.metrics.tampered.Set(1)
-	if len(n.summary.Findings) == maxFindings {
+	if len(n.summary.Findings) == maxFindings || f.Kind == BadSignature && forged == maxForged {
 		return
 	}
 	n.summary.Findings = append(n.summary.Findings, f)
@@ -238,7 +246,7 @@ func (n *Notary) recordFindings(ctx context.Context) error {
 	waiting := slices.Clone(n.summary.Findings[from:])
 	n.mu.Unlock()
 	for i, f := range waiting {
-		if _, err := n.cfg.Ledger.Record(ctx, f.event(n.cfg.Now())); err != nil {
+		if _, err := n.cfg.Ledger.Record(ctx, f.event(n.cfg.Key, n.cfg.Now())); err != nil {
 			return fmt.Errorf("recording a finding: %w", err)
 		}
 		n.mu.Lock()

@@ -116,12 +116,15 @@ type Webhook struct {
 }
 
 // NewWebhook needs all of it. secret gives the present secret; its errors must hold nothing of it. The client bounds the time of a
-// request and decides where it may go.
+// request and decides where it may go; redirects are not followed.
 func NewWebhook(url string, secret func() ([]byte, error), client *http.Client) (*Webhook, error) {
 	if url == "" || secret == nil || client == nil {
 		return nil, errors.New("making the webhook of checkpoints: a URL, a secret and a client are required")
 	}
-	return &Webhook{url, secret, client}, nil
+	// An answer that names another place is none of the one that was asked: followed, it could be a page that says 200 to everything.
+	own := *client
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Webhook{url, secret, &own}, nil
 }
 
 // Send implements Place.

@@ -3,8 +3,11 @@ package notary_test
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
+	"github.com/harborseal/harborseal/pkg/artifact"
 	"github.com/harborseal/harborseal/pkg/notary"
 	"github.com/harborseal/harborseal/pkg/queue"
 	"github.com/harborseal/harborseal/pkg/queue/queuetest"
@@ -150,4 +153,60 @@ func TestRollback(t *testing.T) {
 		t.Errorf("after a restart: %+v, want epoch 2 and nothing new", got)
 	}
 	n.stop()
+}
+
+// Whoever may write events cannot use up the place of a finding with forged notes.
+func TestForgedNotesHideNothing(t *testing.T) {
+	t.Parallel()
+	w := history(t)
+	all := w.messages()
+	for range 1100 { // more than are remembered
+		forged := all[11]
+		forged.data = bytes.Replace(forged.data, []byte("default/epoch"), []byte("other/epoch"), 1)
+		forged.seq = uint64(len(all) + 1)
+		all = append(all, forged)
+	}
+	all[14].data = bytes.Replace(all[14].data, []byte("paused"), []byte("resumed"), 1)
+	forged := w.rewrite(all)
+	forged.store = w.store
+	n, err := notary.New(forged.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	flood := w.start(notary.Config{Ledger: forged.client, Key: w.key, Now: w.clock.Now})
+	forged.caughtUp(flood)
+	if err := flood.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]notary.Summary{"after a verification": n.Summary(), "having met them before": flood.Summary()} {
+		exact := slices.ContainsFunc(s.Findings, func(f notary.Finding) bool { return f.Kind != notary.BadSignature && f.From <= 15 && f.To >= 15 })
+		if !exact || len(s.Findings) > 200 {
+			t.Errorf("%s: %d findings, the change of event 15 among them: %t; want it, and few others", name, len(s.Findings), exact)
+		}
+	}
+}
+
+// What the notary records has ids that nobody else can foresee: they could be used up before. All who hold the key agree on them.
+func TestIDsCannotBeForeseen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.record(3)
+	n := w.start(w.config())
+	w.tick(n)
+	slot := strconv.FormatInt(w.clock.Now().UnixNano()/int64(time.Minute), 10)
+	for kind, foreseen := range map[artifact.Kind]string{
+		artifact.EpochOpened:  artifact.EventID(artifact.EpochOpened, artifact.Ref{}, "1"),
+		artifact.Checkpointed: artifact.EventID(artifact.Checkpointed, artifact.Ref{}, "1", time.Minute.String(), slot),
+	} {
+		newest, found, err := w.client.NewestOf(t.Context(), kind)
+		if err != nil || !found {
+			t.Fatalf("no event %s: %v", kind, err)
+		}
+		if newest.Event.ID == foreseen {
+			t.Errorf("the id of the event %s is what anybody can compute", kind)
+		}
+	}
 }

@@ -70,7 +70,7 @@ func (n *Notary) due() (event artifact.Event, due bool, err error) {
 		return artifact.Event{}, false, err
 	}
 	slot := strconv.FormatInt(now.UnixNano()/int64(n.cfg.Interval), 10)
-	id := artifact.EventID(artifact.Checkpointed, artifact.Ref{}, strconv.FormatUint(c.epoch, 10), n.cfg.Interval.String(), slot)
+	id := n.cfg.Key.eventID(artifact.Checkpointed, strconv.FormatUint(c.epoch, 10), n.cfg.Interval.String(), slot)
 	return artifact.Event{
 		ID: id, Kind: artifact.Checkpointed, Time: now.UTC(), Actor: artifact.Self, Origin: artifact.OriginProbe, CorrelationID: id, Checkpoint: &record,
 	}, true, nil
@@ -115,7 +115,7 @@ func (n *Notary) newEpoch(f *follower, reason string, now time.Time) (artifact.E
 	if r.Note, err = signNote(n.cfg.Key, epochText(n.cfg.Key.Name(), reason, r)); err != nil {
 		return artifact.Event{}, err
 	}
-	id := artifact.EventID(artifact.EpochOpened, artifact.Ref{}, strconv.FormatUint(r.Epoch, 10))
+	id := n.cfg.Key.eventID(artifact.EpochOpened, strconv.FormatUint(r.Epoch, 10))
 	return artifact.Event{
 		ID: id, Kind: artifact.EpochOpened, Time: now.UTC(), Actor: artifact.Self, Origin: artifact.OriginProbe, CorrelationID: id, Reason: reason, Epoch: &r,
 	}, nil

@@ -98,7 +98,8 @@ func rights() []right {
 			artifact.Blocked, artifact.LogPaid, artifact.Swept)...),
 		pub("r", kinds(artifact.Received, artifact.PolicyChanged, artifact.Drifted, artifact.Repaired)...),
 		pub("r", kinds(artifact.ReportRead, artifact.ReportExported, artifact.Checkpointed, artifact.EpochOpened, artifact.Tampered)...),
-		pub("sr", kinds(artifact.Outage, artifact.KeyAdded, artifact.KeyRetired, artifact.KeyRevoked)...),
+		pub("sr", kinds(artifact.Outage, artifact.KeyAdded, artifact.KeyRetired)...),
+		pub("s", kinds(artifact.KeyRevoked)...), // a receiver that could take its place would hide that a key is revoked
 		pub("srx", kinds(artifact.RetentionShortened)...),
 		pub("s", kinds(artifact.Confirmed)...),
 		pub("b", kinds(artifact.BackupMade)...),

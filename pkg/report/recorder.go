@@ -24,6 +24,9 @@ const (
 	// defaultWaiting is how many events wait for the ledger, and maxSeen how many readings of a slot are remembered.
 	defaultWaiting = 1024
 	maxSeen        = 16384
+	// maxScopes is how many different questions of one caller are told apart in a slot. The others are one event, so that no reader fills
+	// the ledger by asking for ever something else.
+	maxScopes = 100
 	// maxScope and maxName bound texts in events, in bytes.
 	maxScope = 2048
 	maxName  = 256
@@ -66,6 +69,8 @@ type Recorder struct {
 	mu   sync.Mutex
 	slot int64               // guarded by mu; the slot that seen is of
 	seen map[string]struct{} // guarded by mu; the ids of what waits or is recorded
+	// asked counts the different questions of each caller in the slot. Guarded by mu.
+	asked map[string]int
 }
 
 // The outcomes of readings and exports, as metrics show them.
@@ -88,7 +93,7 @@ func NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 		cfg.Now = time.Now
 	}
 	r := &Recorder{
-		cfg: cfg, waiting: make(chan artifact.Event, cfg.Waiting), seen: map[string]struct{}{},
+		cfg: cfg, waiting: make(chan artifact.Event, cfg.Waiting), seen: map[string]struct{}{}, asked: map[string]int{},
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "harborseal_report_access_events_total",
 			Help: "Readings and exports of the report: recorded in the ledger, coalesced with one that was, dropped because too many waited or the program ended, or refused by the ledger.",
@@ -128,30 +133,45 @@ func (r *Reading) scope() string {
 	return cut(b.String(), maxScope)
 }
 
-// Read records that the report was read: once for each caller, path and parameters in 10 minutes. Several receivers agree on the
-// id, so that the ledger holds one event.
+// manyScopes is the scope of the readings of a caller that are not told apart any more.
+const manyScopes = "(more questions than are told apart)"
+
+// Read records that the report was read: once for each caller, path and parameters in 10 minutes, and once for all that a caller asks
+// beyond a hundred different questions in them. Several receivers agree on the id, so that the ledger holds one event.
 func (r *Recorder) Read(reading Reading) {
 	now := r.cfg.Now().UTC()
 	number := now.Unix() / int64(slot/time.Second)
 	scope := reading.scope()
-	id := artifact.EventID(artifact.ReportRead, artifact.Ref{}, reading.Actor, scope, fmt.Sprint(number))
-	event := artifact.Event{
-		ID: id, Kind: artifact.ReportRead, Project: reading.Project, Time: now, Actor: cut(reading.Actor, maxName), Origin: artifact.OriginAPI,
-		CorrelationID: id, Report: &artifact.ReportRecord{Scope: scope, Address: cut(reading.Address, maxName), Complete: true},
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.slot != number || len(r.seen) >= maxSeen { // a repetition beyond is the ledger's to find
+	if r.slot != number {
 		r.slot = number
 		clear(r.seen)
+		clear(r.asked)
+	}
+	if len(r.seen) >= maxSeen { // a repetition beyond is the ledger's to find
+		clear(r.seen)
+	}
+	id := readingID(reading.Actor, scope, number)
+	if _, known := r.seen[id]; !known && r.asked[reading.Actor] >= maxScopes {
+		scope, reading.Project = manyScopes, ""
+		id = readingID(reading.Actor, scope, number)
 	}
 	if _, known := r.seen[id]; known {
 		r.events.WithLabelValues(outcomeCoalesced).Inc()
 		return
 	}
-	if r.enqueue(event) {
+	if r.enqueue(artifact.Event{
+		ID: id, Kind: artifact.ReportRead, Project: reading.Project, Time: now, Actor: cut(reading.Actor, maxName), Origin: artifact.OriginAPI,
+		CorrelationID: id, Report: &artifact.ReportRecord{Scope: scope, Address: cut(reading.Address, maxName), Complete: true},
+	}) {
 		r.seen[id] = struct{}{}
+		r.asked[reading.Actor]++
 	}
+}
+
+func readingID(actor, scope string, slot int64) string {
+	return artifact.EventID(artifact.ReportRead, artifact.Ref{}, actor, scope, fmt.Sprint(slot))
 }
 
 // Exported records an export, whole or not.

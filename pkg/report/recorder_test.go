@@ -3,6 +3,8 @@ package report_test
 import (
 	"context"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -122,6 +124,33 @@ func TestReadingsAreCoalesced(t *testing.T) {
 		})
 		if last := b.all()[4]; last.ID != events[3].ID || events[3].ID == events[1].ID {
 			t.Errorf("ids = %s, %s and %s; want the same in a slot, and another in the next", last.ID, events[3].ID, events[1].ID)
+		}
+	})
+}
+
+// Who asks for ever something else fills no ledger, and does not keep others out of it.
+func TestReadingsAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &book{}
+		r, _ := recorder(t, b, 0)
+		running(t, r, func() {
+			for i := range 500 {
+				r.Read(reading("ann", "since="+strconv.Itoa(i)))
+			}
+			r.Read(reading("ann", "since=3")) // one of those that were told apart
+			r.Read(reading("bob", "since=1"))
+			synctest.Wait()
+		})
+		events := b.all()
+		if len(events) != 102 {
+			t.Fatalf("%d events, want 100, one for the rest, and one of bob's", len(events))
+		}
+		if last := events[100]; last.Actor != "ann" || last.Project != "" || !strings.Contains(last.Report.Scope, "more questions") {
+			t.Errorf("the rest is %+v", last)
+		}
+		if events[101].Actor != "bob" {
+			t.Errorf("the last event is of %s, want bob's", events[101].Actor)
 		}
 	})
 }

@@ -21,7 +21,7 @@ type VerifyOptions struct {
 	// Keys are the verifier keys that are trusted: those of the ledger key, and of the ones before it. Without any, the one that the
 	// export itself names is used, which proves nothing about who made it.
 	Keys []string
-	// AllowUnsigned passes an export without a signature.
+	// AllowUnsigned passes an export that nobody vouches for: without a signature, or with one of the key that it names itself.
 	AllowUnsigned bool
 }
 
@@ -144,6 +144,8 @@ func (v *Verification) signature(found *files, options VerifyOptions) *notary.Ke
 	switch {
 	case err != nil:
 		v.add(name, CheckFailed, "%v", err)
+	case !trusted && !options.AllowUnsigned:
+		v.add(name, CheckFailed, "UNTRUSTED KEY: it holds with the key that the file itself names, which anybody can make; give the ledger's with --key, or check the rest with --allow-unsigned")
 	case !trusted:
 		v.add(name, CheckWarning, "UNTRUSTED KEY: it holds with the key that the file itself names, which anybody can make; give the ledger's with --key")
 	default:

@@ -139,9 +139,12 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	if _, err := report.Verify(bytes.NewReader(good), int64(len(good)), report.VerifyOptions{Keys: []string{"nonsense"}}); err == nil {
 		t.Error("with a key that is none: no error")
 	}
-	v := verify(t, good, report.VerifyOptions{})
+	if v := verify(t, good, report.VerifyOptions{}); v.OK || v.Trusted || !strings.Contains(failed(v), "UNTRUSTED KEY") {
+		t.Errorf("without a key: %+v, want a failure: anybody can sign with a key of their own", v)
+	}
+	v := verify(t, good, report.VerifyOptions{AllowUnsigned: true})
 	if !v.OK || v.Trusted || !strings.Contains(resultOf(v, "signature"), "UNTRUSTED KEY") {
-		t.Errorf("without a key: %+v, want a warning", v)
+		t.Errorf("without a key, allowed: %+v, want a warning", v)
 	}
 }
 
