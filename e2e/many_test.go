@@ -194,12 +194,19 @@ func (w *world) requestsSoFar(t *testing.T) counted {
 	return stats.Requests
 }
 
-// ledgerLen is how many events there are.
+// ledgerLen is how many events there are, without those that time and readers alone make.
 func (s *sweeper) ledgerLen(t *testing.T) int {
 	t.Helper()
 	n, err := s.ledger.Len(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, kind := range []string{"checkpoint", "report_read"} {
+		others, err := s.ledger.Events(t.Context(), kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n -= len(others)
 	}
 	return n
 }

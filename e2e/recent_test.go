@@ -59,6 +59,8 @@ func testPushesWithoutWebhooks(t *testing.T, h *harness.Harbor, granted, feed bo
 	const sweeps, manifests = "harborseal_sweeps_total", "harborseal_sweep_manifests_total"
 	recent, done, asked := `kind="recent"`, `outcome="done"`, `finding="requested"`
 	s.awaitCount(t, 1, sweeps, recent, done)
+	// A sweep is counted after it was recorded.
+	s.awaitCount(t, float64(len(projects)), sweeps, `kind="full"`, done)
 	full := s.count(t, sweeps, `kind="full"`, done)
 
 	index, err := harness.NewIndex("linux/amd64")
