@@ -77,3 +77,16 @@ func TestCoverage(t *testing.T) {
 		}
 	}
 }
+
+// Reading the coverage is recorded, and trying to is not.
+func TestReadingTheCoverageIsRecorded(t *testing.T) {
+	saw := &witness{}
+	d := open(t, &ledgertest.Memory{}, func(cfg *api.Config) { cfg.Coverage, cfg.Reads = &counting{}, saw })
+	d.get(t, "/api/v1/coverage?project=hidden", as("ann"))
+	d.get(t, "/api/v1/coverage?nonsense=1", as("ann"))
+	d.get(t, "/api/v1/coverage", nil)
+	d.get(t, "/api/v1/coverage?project=app", as("ann"))
+	if want := "read ann /api/v1/coverage"; saw.all() != want {
+		t.Errorf("recorded %q, want %q", saw.all(), want)
+	}
+}

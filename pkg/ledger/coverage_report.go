@@ -107,7 +107,8 @@ type Covered struct {
 	Project    string     `json:"project,omitempty"`
 	Exceptions Exceptions `json:"exceptions"`
 	Coverage
-	// Unaccounted is Harbor's own count less the population when the last sweep began; null before there was one.
+	// Unaccounted is how many digests more Harbor has counted itself than the last sweep has seen: its count when the sweep began, and
+	// what the sweep noticed of pushes and deletions meanwhile, less the population. It is null before there was a sweep.
 	Unaccounted *int         `json:"unaccounted"`
 	TimeToSign  *Percentiles `json:"time_to_sign"`
 	// Days are there in the total, and in the one project that was asked for; oldest first, without those on which nothing happened.
@@ -172,7 +173,7 @@ func (s *CoverageSums) Project(name string, c Coverage) {
 	}
 	p.Coverage = c
 	if sweep := c.LastSweep; sweep != nil {
-		left := sweep.HarborCount - sweep.Population
+		left := sweep.HarborCount + sweep.Pushed - sweep.Deleted - sweep.Population
 		p.Unaccounted = &left
 	}
 }
@@ -186,28 +187,34 @@ func (s *CoverageSums) Count(project string, state State, class string, digests 
 
 // CountDay adds digests that were first seen on a day.
 func (s *CoverageSums) CountDay(day Day, state State, class string, digests int) {
+	var c Coverage
+	if state != Skipped || !slices.Contains(AccessoryReasons(), policy.Reason(class)) {
+		c.Count(state, digests, day.Start())
+	}
+	if c.Population == 0 {
+		return // the day is not shown for what is not counted
+	}
 	d := s.day(day)
 	d.Exceptions.add(state, class, digests)
-	var c Coverage
-	if state == Skipped && slices.Contains(AccessoryReasons(), policy.Reason(class)) {
-		return
-	}
-	c.Count(state, digests, day.Start())
 	d.Population += c.Population
 	d.Signed += c.Signed
 	d.Pending += c.Pending
 	d.Excluded += c.Excluded
 }
 
-// SignTime adds signatures that were made on a day.
-func (s *CoverageSums) SignTime(project string, day Day, bucket, signatures int) {
+// SignTime adds signatures that were made for a project in the period, by the bucket of their times.
+func (s *CoverageSums) SignTime(project string, bucket, signatures int) {
 	if s.signTimes[project] == nil {
 		s.signTimes[project] = histogram{}
 	}
+	s.signTimes[project][bucket] += signatures
+}
+
+// SignTimeDay adds signatures that were made on a day, by the bucket of their times.
+func (s *CoverageSums) SignTimeDay(day Day, bucket, signatures int) {
 	if s.daily[day] == nil {
 		s.daily[day] = histogram{}
 	}
-	s.signTimes[project][bucket] += signatures
 	s.daily[day][bucket] += signatures
 }
 

@@ -29,6 +29,7 @@ type View interface {
 	Units(ctx context.Context, project, after string, limit int) (refs []artifact.Ref, next string, err error)
 	Names(ctx context.Context) ([]string, error)
 	Coverage(ctx context.Context, projects []string) (map[string]ledger.Coverage, error)
+	CoverageReport(ctx context.Context, q ledger.CoverageQuery) (ledger.CoverageReport, error)
 	ProjectEvents(ctx context.Context, q ledger.EventQuery) (ledger.EventPage, error)
 	Outages(ctx context.Context, q ledger.OutageQuery) (ledger.OutagePage, error)
 	Totals(ctx context.Context) (ledger.Totals, error)
@@ -54,6 +55,7 @@ func TestView(t *testing.T, open func(t *testing.T) View) {
 		{"a row shows the last tags", testNames},
 		{"hostile text is storable", testHostile},
 		{"coverage counts each digest once", testCoverage},
+		{"coverage reports agree with the model", testCoverageReport},
 		{"digests of a project in order", testUnits},
 		{"what is known of digests", testKnown},
 		{"digests that a key alone has signed", testSoleKey},

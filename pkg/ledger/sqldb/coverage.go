@@ -100,13 +100,25 @@ func (s *Store) coverPart(ctx context.Context, tx *sql.Tx, f ledger.CoverageFilt
 	if err != nil {
 		return err
 	}
-	query = "SELECT project, day, bucket, n FROM sign_times WHERE" + among + " AND day >= ? AND day < ?"
-	return s.each(ctx, tx, query, days, func(rows *sql.Rows) error {
+	// Summed up here: of many projects and days, there are far more rows than the answer has numbers.
+	among = " FROM sign_times WHERE" + among + " AND day >= ? AND day < ? GROUP BY "
+	query = "SELECT project, bucket, CAST(SUM(n) AS BIGINT)" + among + "project, bucket"
+	err = s.each(ctx, tx, query, days, func(rows *sql.Rows) error {
 		var project string
+		var bucket, n int
+		err := rows.Scan(&project, &bucket, &n)
+		sums.SignTime(project, bucket, n)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	query = "SELECT day, bucket, CAST(SUM(n) AS BIGINT)" + among + "day, bucket"
+	return s.each(ctx, tx, query, days, func(rows *sql.Rows) error {
 		var day int64
 		var bucket, n int
-		err := rows.Scan(&project, &day, &bucket, &n)
-		sums.SignTime(project, ledger.Day(day), bucket, n)
+		err := rows.Scan(&day, &bucket, &n)
+		sums.SignTimeDay(ledger.Day(day), bucket, n)
 		return err
 	})
 }
